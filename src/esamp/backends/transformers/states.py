@@ -1,0 +1,203 @@
+"""Where a Transformers model shows its states, and how the head is made to read others.
+
+Hooks stay on the model for the time of one call only. They act on the first block's output
+(shallow) and on the head's input (deep), so that everything behind the head, a bias, a scale or a
+cap, is the model's own code, whatever the family.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from esamp.errors import ModelError
+
+
+class Reads(NamedTuple):
+    """What the head is to read in a forward pass."""
+
+    states: Float[Tensor, "rows hidden"] | None
+    """States to read instead of the model's own; None: its own."""
+    reference: bool
+    """Whether to read the model's own state too, as a second projection."""
+
+
+Choose = Callable[[Float[Tensor, "rows hidden"], Float[Tensor, "rows hidden"]], Reads]
+"""From shallow and deep (fp32, last position) to what the head reads."""
+
+
+class Taps:
+    """Hooks on one block and on the head, active only within `armed`."""
+
+    def __init__(self, model: PreTrainedModel, layer: int) -> None:
+        self._head = find_head(model)
+        self._block = find_block(model, layer)
+        self._choose: Choose | None = None
+        self._shallow: Tensor | None = None
+        self._second: Tensor | None = None
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Keep the hooks on the model."""
+        handles = [
+            self._block.register_forward_hook(self._on_block),
+            self._head.register_forward_pre_hook(self._before_head),
+            self._head.register_forward_hook(self._after_head),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def armed(self, choose: Choose) -> Iterator[None]:
+        """Let `choose` decide what the head reads in one forward pass.
+
+        Other forward passes of the same model, such as those of guidance processors, go untouched.
+        """
+        self._choose = choose
+        try:
+            yield
+        finally:
+            self._choose = self._shallow = self._second = None
+
+    def _on_block(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ANN401
+        if self._choose is not None:
+            self._shallow = first_tensor(output)[:, -1]
+
+    def _before_head(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor] | None:
+        if self._choose is None:
+            return None
+        deep = args[0][:, -1]
+        assert self._shallow is not None, "the block runs before the head"
+        # Parts of a model may live on different devices; the head's is where sampling happens.
+        shallow = self._shallow.to(deep.device, torch.float32)
+        reads = self._choose(shallow, deep.float())
+        if reads.states is None:
+            return None
+        states = reads.states.to(deep.dtype)[:, None]
+        if not reads.reference:
+            return (states,)
+        # The head reads its own state first, in a pass of the usual shape, so that rows which are
+        # not steered get bit for bit what plain decoding gives them.
+        self._second = states
+        return None
+
+    def _after_head(
+        self, module: nn.Module, args: tuple[Tensor, ...], logits: Tensor
+    ) -> Tensor | None:
+        if self._second is None:
+            return None
+        states, self._second = self._second, None
+        return torch.cat([logits[:, -1:], module.forward(states)], dim=1)
+
+
+class Head(NamedTuple):
+    """What callers need to know of the LM head."""
+
+    device: torch.device
+    width: int
+
+
+def describe_head(model: PreTrainedModel) -> Head:
+    """Return where the head is, and with it deep states, distillers and logits; and its width."""
+    weight = find_head(model).weight
+    assert isinstance(weight, Tensor), "an LM head has a weight matrix, quantised or not"
+    return Head(weight.device, model.config.get_text_config(decoder=True).hidden_size)
+
+
+def find_head(model: PreTrainedModel) -> nn.Module:
+    """Return the LM head.
+
+    Raises:
+        ModelError: The model has none.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ModelError(
+            f"{type(model).__name__} has no output embeddings, so there is no LM head to steer: "
+            "load it as a causal language model (AutoModelForCausalLM)"
+        )
+    return head
+
+
+def find_block(model: PreTrainedModel, layer: int) -> nn.Module:
+    """Return block number `layer`, counted from 1.
+
+    Raises:
+        ModelError: The blocks cannot be found, or there are fewer.
+    """
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    if not 1 <= layer <= count:
+        raise ModelError(
+            f"layer is {layer}, and {type(model).__name__} has {count} blocks: give 1 to {count}"
+        )
+    decoder = model.get_decoder()
+    for module in decoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            block: nn.Module = module[layer - 1]
+            return block
+    raise ModelError(
+        f"{type(decoder).__name__} keeps its {count} blocks in no list of that length: ESamp "
+        "cannot find the first block's output in it"
+    )
+
+
+def first_tensor(output: Any) -> Tensor:  # noqa: ANN401
+    """Return a block's hidden state, which some families wrap in a tuple."""
+    return output if isinstance(output, Tensor) else output[0]
+
+
+@torch.no_grad()
+def check_states(model: PreTrainedModel, layer: int) -> None:
+    """Check on one short forward pass that the hooks see what ESamp needs.
+
+    Raises:
+        ModelError: The head's input is not the last hidden state, a block's output is not the
+            hidden state of that number, or the states are not finite.
+    """
+    seen: dict[str, Tensor] = {}
+    handles = [
+        find_block(model, layer).register_forward_hook(
+            lambda _m, _a, output: seen.update(shallow=first_tensor(output))
+        ),
+        find_head(model).register_forward_pre_hook(lambda _m, args: seen.update(deep=args[0])),
+    ]
+    probe = torch.tensor([[0, 1]], device=model.get_input_embeddings().weight.device)
+    try:
+        shown = model(input_ids=probe, use_cache=False, output_hidden_states=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    hidden = shown.hidden_states
+    family = type(model).__name__
+    if not torch.isfinite(hidden[-1]).all():
+        raise ModelError(
+            f"{family} gives states that are not finite for a two-token prompt: its weights are "
+            "damaged, or do not fit its dtype; load them again, or try --dtype float32"
+        )
+    if not _same(seen["deep"], hidden[-1]):
+        raise ModelError(
+            f"the head of {family} does not read the model's last hidden state, so fusing in "
+            "hidden space would not give the fused logits: ESamp cannot steer this family"
+        )
+    if seen["shallow"].shape != seen["deep"].shape:
+        raise ModelError(
+            f"{family} has shallow states of width {seen['shallow'].shape[-1]} and deep ones of "
+            f"width {seen['deep'].shape[-1]}: ESamp needs the same width"
+        )
+    last = layer == len(hidden) - 1
+    if not last and not _same(seen["shallow"], hidden[layer]):
+        raise ModelError(
+            f"block {layer} of {family} does not give hidden state {layer}: ESamp cannot read its "
+            "shallow state"
+        )
+
+
+def _same(seen: Tensor, expected: Tensor) -> bool:
+    return seen.shape == expected.shape and torch.equal(seen, expected.to(seen.device))

@@ -1,0 +1,1 @@
+"""Measuring what a method does. Evaluation knows backends only through `esamp.generation`."""

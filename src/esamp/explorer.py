@@ -1,0 +1,126 @@
+"""ESamp: its settings and its one stateful object.
+
+The algorithm, per row of a step:
+
+    predicted = distiller(shallow);  residual = deep − predicted
+    the head reads deep + β·residual
+    after the draw, the distiller learns (shallow, deep)
+
+The first token of a request follows the prompt; it is neither steered nor learnt from (paper, B.3).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from esamp.distiller import Distiller
+from esamp.errors import UsageError
+from esamp.fusion import push_states
+from esamp.method import Call, Push, Scope, Steering, Step, Truncation
+from esamp.mlp import MLPDistiller
+from esamp.recursive import RecursiveDistiller
+
+
+@dataclass(frozen=True, kw_only=True)
+class ESamp:
+    """Exploratory Sampling.
+
+    Example:
+        `ESamp(beta=0.25)`, or the paper's exact setting: `ESamp.paper()`.
+    """
+
+    beta: float = 0.25
+    """Strength: fused logits = (1+β)·reference − β·distilled; 0 is plain sampling."""
+    distiller: Distiller = RecursiveDistiller()
+    """What predicts deep from shallow."""
+    scope: Scope = "prompt"
+    """Who shares a distiller: one prompt's samples, all rows of a call, or nobody."""
+    truncation: Truncation = "reference"
+    """Which logits top-k, top-p and min-p judge."""
+    layer: int = 1
+    """Block whose output the distiller reads; 1 is the first."""
+
+    def __post_init__(self) -> None:
+        check_beta(self.beta)
+        if self.scope not in get_args(Scope):
+            raise UsageError(f"scope is {self.scope!r}: give one of {', '.join(get_args(Scope))}")
+        if self.truncation not in get_args(Truncation):
+            allowed = ", ".join(get_args(Truncation))
+            raise UsageError(f"truncation is {self.truncation!r}: give one of {allowed}")
+        if self.layer < 1:
+            raise UsageError(f"layer is {self.layer}: give 1 (the first block) or more")
+
+    @classmethod
+    def paper(cls) -> "ESamp":
+        """Return the setting of arXiv 2604.24927: its network, β 0.25, one distiller a prompt."""
+        return cls(beta=0.25, distiller=MLPDistiller(), scope="prompt", truncation="reference")
+
+    @property
+    def name(self) -> str:
+        """Name in tables and on the command line."""
+        return "esamp"
+
+    @property
+    def needs_reference(self) -> bool:
+        """ESamp works on states and reweights no logits."""
+        return False
+
+    @property
+    def inert(self) -> bool:
+        """Whether nothing is steered unless a request asks for its own β."""
+        return self.beta == 0
+
+    def start(self, call: Call) -> "Explorer":
+        """Return fresh distillers for the groups of one call."""
+        return Explorer(self, call.capacity, call.hidden, call.device)
+
+
+def check_beta(beta: float) -> None:
+    """Raise UsageError unless β is a finite number, 0 or above."""
+    if not (math.isfinite(beta) and beta >= 0):
+        raise UsageError(f"beta is {beta}: give a finite number, 0 (off) or above; 0.25 is usual")
+
+
+class Explorer(Steering):
+    """The distillers of all open groups, and what is steered by them."""
+
+    def __init__(
+        self, settings: ESamp, groups: int, hidden: int, device: torch.device | str
+    ) -> None:
+        self.settings = settings
+        self.bank = settings.distiller.open(groups, hidden, device)
+        self._beta = torch.tensor(settings.beta, device=device)
+
+    def steer(self, step: Step) -> Push:
+        """Push each row along what its group's distiller could not predict.
+
+        Left alone are first tokens, rows with β 0, finished rows, and rows where anything is not
+        finite: their novelty is NaN, and the engine goes on with their own state.
+        """
+        beta = self._beta if step.beta is None else step.beta
+        predicted = self.bank.predict(step.shallow, step.layout)
+        residual = self.explore(step, step.deep - predicted)
+        pushed = push_states(step.deep, residual, beta)
+        novelty = residual.norm(dim=-1) / step.deep.norm(dim=-1)
+        usable = self._steered(step) & pushed.isfinite().all(dim=-1) & novelty.isfinite()
+        states = torch.where((usable & (beta > 0))[:, None], pushed, step.deep)
+        return Push(states, torch.where(usable, novelty, torch.nan))
+
+    def explore(
+        self, step: Step, residual: Float[Tensor, "rows hidden"]
+    ) -> Float[Tensor, "rows hidden"]:
+        """Return the direction to push along: the residual itself. Controls override this."""
+        return residual
+
+    def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
+        """Teach the distillers every unfinished row whose states are finite."""
+        finite = step.shallow.isfinite().all(dim=-1) & step.deep.isfinite().all(dim=-1)
+        self.bank.learn(step.shallow, step.deep, self._steered(step) & finite, step.layout)
+
+    @staticmethod
+    def _steered(step: Step) -> Bool[Tensor, " rows"]:
+        return step.unfinished & (step.positions > 0)

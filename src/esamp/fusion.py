@@ -1,0 +1,50 @@
+r"""The fusion formula, in hidden space and on survivors.
+
+    fused logits = (1+β)·W·deep − β·W·predicted = W·(deep + β·residual)
+
+with W the frozen LM head and residual = deep − predicted (paper, equations 5 and 6, and appendix
+E.2). The right-hand form costs no second vocabulary projection. It is exact for an affine head: a
+bias cancels, a scale stays. Logits that the model caps (Gemma 2) are fused before the cap.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def push_states(
+    deep: Float[Tensor, "rows hidden"],
+    residual: Float[Tensor, "rows hidden"],
+    beta: Float[Tensor, "*#rows"],
+) -> Float[Tensor, "rows hidden"]:
+    """Return deep + β·residual, the state whose logits are the fused ones; β for all or per row."""
+    return deep + beta[..., None] * residual
+
+
+def fuse_logits(
+    reference: Float[Tensor, "rows vocab"],
+    distilled: Float[Tensor, "rows vocab"],
+    beta: float,
+) -> Float[Tensor, "rows vocab"]:
+    """Return (1+β)·reference − β·distilled: the definition, with two projections (equation 6)."""
+    return (1 + beta) * reference - beta * distilled
+
+
+def fuse_survivors(
+    processed: Float[Tensor, "rows vocab"],
+    reference: Float[Tensor, "rows vocab"],
+    fused: Float[Tensor, "rows vocab"],
+    temperature: float,
+) -> Float[Tensor, "rows vocab"]:
+    """Move the survivors of truncation on the reference to the fused logits.
+
+    The paper's order (algorithm 1, lines 16 and 17): filter the reference, fuse what is left.
+
+    Args:
+        processed: Reference logits after penalties, temperature and truncation; −inf: cut away.
+        reference: Reference logits as the head gave them.
+        fused: Fused logits as the head gave them.
+        temperature: The temperature within `processed`; it applies to both terms, once.
+    """
+    moved = processed + (fused - reference) / temperature
+    return torch.where(torch.isneginf(processed), processed, moved)

@@ -1,0 +1,153 @@
+"""What a decoding method is, and what it sees of a model: the contract of every method and backend.
+
+One decode step, always in this order:
+
+1. show: the model shows the states of the unfinished rows (`Step`)
+2. steer: the method says which states the head reads, and may reweight the logits
+3. draw: one token per row
+4. learn: the method learns from what was shown and drawn; it has judged the state before
+5. advance: the model reads the tokens; finished rows leave
+
+A `Method` is a frozen description that can be logged and compared. `start` makes the state of one
+call, a `Steering`. To write a new method, subclass `Steering` and override what differs from plain
+decoding; `docs/decisions/0001-protocols.md` walks through each baseline.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from esamp.layout import Layout
+
+Scope = Literal["prompt", "shared", "sample"]
+"""Who shares a group: one prompt's samples, all rows of a call, or nobody."""
+
+Truncation = Literal["reference", "fused"]
+"""Which logits top-k, top-p and min-p judge: the model's own, or those after steering."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What the model shows in one decode step."""
+
+    shallow: Float[Tensor, "rows hidden"]
+    """State after block `Method.layer`, fp32."""
+    deep: Float[Tensor, "rows hidden"]
+    """State that the LM head reads, fp32."""
+    samples: Int[Tensor, " rows"]
+    """Number of each row's sample within the call; it survives when other rows leave."""
+    positions: Int[Tensor, " rows"]
+    """Tokens drawn so far for each row; 0 is the first token, which follows the prompt."""
+    unfinished: Bool[Tensor, " rows"]
+    """Rows that are still being sampled; the others are padding."""
+    layout: Layout
+    """Group of each row."""
+    beta: Float[Tensor, " rows"] | None = None
+    """Strength of each row where requests differ; None: the method's own."""
+
+
+class Push(NamedTuple):
+    """What the head reads instead of `Step.deep`."""
+
+    states: Float[Tensor, "rows hidden"]
+    """Rows that are not steered hold their own deep state, unchanged."""
+    novelty: Float[Tensor, " rows"] | None
+    """‖residual‖/‖deep‖; NaN where a row had to be left alone; None if the method has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a method may know when a call starts."""
+
+    hidden: int
+    """Width of shallow and deep states."""
+    prompts: Sequence[Sequence[int]]
+    """Prompt of each sample, as token ids without padding."""
+    groups: Sequence[int]
+    """Group of each sample."""
+    seed: int
+    """Seed of this call, for a method that draws."""
+    device: torch.device
+    """Where states and logits are."""
+
+    @property
+    def capacity(self) -> int:
+        """How many groups there are."""
+        return max(self.groups, default=-1) + 1
+
+
+class Steering:
+    """State of a method during one call. As it stands: plain decoding."""
+
+    def steer(self, step: Step) -> Push | None:
+        """Return the states that the head is to read; None for the model's own."""
+        return None
+
+    def reweight(
+        self,
+        step: Step,
+        logits: Float[Tensor, "rows vocab"],
+        reference: Float[Tensor, "rows vocab"] | None,
+    ) -> Float[Tensor, "rows vocab"]:
+        """Return the logits that processors, temperature and truncation are to see.
+
+        Args:
+            step: What the model showed.
+            logits: Logits of the states that `steer` chose.
+            reference: Logits of `step.deep`; None unless `Method.needs_reference`.
+        """
+        return logits
+
+    def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
+        """Learn from a step and the tokens drawn in it; rows that are finished hold any token."""
+
+
+class Method(Protocol):
+    """A decoding method: frozen settings, and how to start."""
+
+    @property
+    def name(self) -> str:
+        """Name in tables and on the command line."""
+
+    @property
+    def scope(self) -> Scope:
+        """Who shares a group."""
+
+    @property
+    def truncation(self) -> Truncation:
+        """Which logits truncation judges."""
+
+    @property
+    def layer(self) -> int:
+        """Block whose output is shown as shallow; 1 is the first."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether `reweight` wants the reference logits, a second projection."""
+
+    @property
+    def inert(self) -> bool:
+        """Whether these settings leave plain decoding as it is."""
+
+    def start(self, call: Call) -> Steering:
+        """Return fresh state for one call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vanilla:
+    """Plain sampling."""
+
+    name: str = "vanilla"
+    scope: Scope = "prompt"
+    truncation: Truncation = "reference"
+    layer: int = 1
+    needs_reference: bool = False
+    inert: bool = True
+
+    def start(self, call: Call) -> Steering:
+        """Return the steering that changes nothing."""
+        return Steering()

@@ -1,0 +1,130 @@
+"""The recursive distiller: exact online ridge regression on fixed random features. Source: ours.
+
+    φ(x) = [√2·relu(G·rmsnorm(x)), 1]
+    predicted = Φ·B
+    S = I + Φ·P·Φᵀ;   B ← B + P·Φᵀ·S⁻¹·(Y − Φ·B);   P ← P − P·Φᵀ·S⁻¹·Φ·P        P₀ = I/λ, B₀ = 0
+
+After any number of steps B is the batch ridge solution on all rows seen (block recursive least
+squares, by the Woodbury identity). φᵀPφ is the leverage of a row. There is no learning rate.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from esamp.distiller import check_positive
+from esamp.errors import UsageError
+from esamp.layout import Layout
+
+BLOCK = 16
+"""Rows of a group absorbed at once; more are absorbed block after block, which is exact."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecursiveDistiller:
+    """Online ridge regression from random features of shallow to deep."""
+
+    features: int = 256
+    """Random features r, beside the bias; 0 leaves the shrunk mean."""
+    ridge: float = 100.0
+    """λ: how strongly the weights are pulled to zero."""
+    seed: int = 0
+    """Seed of the random projection G, which all groups share."""
+    name: str = "recursive"
+
+    def __post_init__(self) -> None:
+        if self.features < 0:
+            raise UsageError(f"features is {self.features}: give 0 or more")
+        check_positive("ridge", self.ridge)
+
+    def open(self, groups: int, hidden: int, device: torch.device | str) -> "RecursiveBank":
+        """Return fresh distillers that predict zero."""
+        return RecursiveBank(self, groups, hidden, device)
+
+    def state_bytes(self, hidden: int) -> int:
+        """B and P: 4·((r+1)·hidden + (r+1)²)."""
+        width = self.features + 1
+        return 4 * (width * hidden + width * width)
+
+
+class RecursiveBank:
+    """Weights B and inverse covariance P of all groups."""
+
+    def __init__(
+        self, settings: RecursiveDistiller, groups: int, hidden: int, device: torch.device | str
+    ) -> None:
+        generator = torch.Generator().manual_seed(settings.seed)
+        projection = torch.randn(hidden, settings.features, generator=generator)
+        # √2 keeps the second moment that relu halves; 1/√hidden makes each feature of order one.
+        self._projection = (projection * math.sqrt(2 / hidden)).to(device)
+        self._prior = 1 / settings.ridge
+        width = settings.features + 1
+        self.weights = torch.zeros(groups, width, hidden, device=device)
+        self.inverse = torch.zeros(groups, width, width, device=device)
+        self.inverse.diagonal(dim1=1, dim2=2).fill_(self._prior)
+
+    def featurise(self, shallow: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows features"]:
+        """Return φ(shallow), the bias feature last."""
+        scale = torch.rsqrt(shallow.square().mean(dim=-1, keepdim=True) + 1e-6)
+        random = torch.relu((shallow * scale) @ self._projection)
+        return torch.cat([random, torch.ones_like(scale)], dim=-1)
+
+    def predict(
+        self, shallow: Float[Tensor, "rows hidden"], layout: Layout
+    ) -> Float[Tensor, "rows hidden"]:
+        """Return Φ·B, each row with its group's B."""
+        return layout.unpack(layout.pack(self.featurise(shallow)) @ self.weights)
+
+    def learn(
+        self,
+        shallow: Float[Tensor, "rows hidden"],
+        deep: Float[Tensor, "rows hidden"],
+        taught: Bool[Tensor, " rows"],
+        layout: Layout,
+    ) -> None:
+        """Absorb the taught rows. A masked row is a row of zeros, which changes nothing."""
+        mask = layout.pack_mask(taught)[..., None]
+        # `where`, not a product: a masked row may hold NaN, and NaN·0 would poison B for good.
+        features = torch.where(mask, layout.pack(self.featurise(shallow)), 0.0)
+        targets = torch.where(mask, layout.pack(deep), 0.0)
+        for phi, target in zip(
+            features.split(BLOCK, dim=1), targets.split(BLOCK, dim=1), strict=True
+        ):
+            self._absorb(phi, target)
+
+    def _absorb(
+        self,
+        phi: Float[Tensor, "groups block features"],
+        target: Float[Tensor, "groups block hidden"],
+    ) -> None:
+        """One exact step. With S = L·Lᵀ both updates are products of L⁻¹·[Φ·P, Y − Φ·B].
+
+        P is changed by −VᵀV, so it stays symmetric. `cholesky_ex` leaves out the check of its
+        result, which would wait for the device: S is I plus a positive matrix.
+        """
+        gain = phi @ self.inverse
+        covariance = gain @ phi.mT
+        covariance.diagonal(dim1=1, dim2=2).add_(1.0)
+        factor, _ = torch.linalg.cholesky_ex(covariance)
+        error = torch.baddbmm(target, phi, self.weights, alpha=-1)
+        half_gain, half_error = torch.linalg.solve_triangular(
+            factor, torch.cat([gain, error], dim=-1), upper=False
+        ).split([gain.shape[-1], error.shape[-1]], dim=-1)
+        self.weights.baddbmm_(half_gain.mT, half_error)
+        self.inverse.baddbmm_(half_gain.mT, half_gain, alpha=-1)
+
+    def leverage(
+        self, shallow: Float[Tensor, "rows hidden"], layout: Layout
+    ) -> Float[Tensor, " rows"]:
+        """Return φᵀPφ, how far a row lies from what its group has seen."""
+        phi = layout.pack(self.featurise(shallow))
+        return layout.unpack(((phi @ self.inverse) * phi).sum(dim=-1, keepdim=True))[:, 0]
+
+    def reset(self, groups: Int[Tensor, " some"]) -> None:
+        """Make the distillers of some groups predict zero again."""
+        self.weights.index_fill_(0, groups, 0.0)
+        self.inverse.index_fill_(0, groups, 0.0)
+        self.inverse.diagonal(dim1=1, dim2=2).index_fill_(0, groups, self._prior)
