@@ -199,7 +199,8 @@ def report(out: Path, seeds: Sequence[int]) -> str:
     outside = scorers[-1]
     lines = [
         f"Seeds {sorted({each['seed'] for runs in found.values() for each in runs})}; "
-        f"lift at equal perplexity under {Path(outside).stem}, 95 % interval by bootstrap over prompts.",
+        f"lift at equal perplexity under {Path(outside).stem}, "
+        "95 % interval by bootstrap over prompts.",
         "",
         "| arm | "
         + " | ".join(f"Vendi {Path(each).name}" for each in embedders)

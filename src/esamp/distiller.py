@@ -7,7 +7,7 @@ operations whatever the number of groups.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +17,7 @@ from esamp.errors import UsageError
 from esamp.layout import Layout
 
 
+@runtime_checkable
 class Bank(Protocol):
     """The distillers of all groups. State is fp32 and deterministic."""
 
@@ -38,6 +39,7 @@ class Bank(Protocol):
         """Make the distillers of some groups new."""
 
 
+@runtime_checkable
 class Distiller(Protocol):
     """Settings of a distiller."""
 

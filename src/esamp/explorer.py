@@ -11,6 +11,7 @@ The first token of a request follows the prompt; it is neither steered nor learn
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import get_args
 
 import torch
@@ -81,8 +82,8 @@ class ESamp:
 
 def check_beta(beta: float) -> None:
     """Raise UsageError unless β is a finite number, 0 or above."""
-    if not (math.isfinite(beta) and beta >= 0):
-        raise UsageError(f"beta is {beta}: give a finite number, 0 (off) or above; 0.25 is usual")
+    if not (isinstance(beta, Real) and math.isfinite(beta) and beta >= 0):
+        raise UsageError(f"beta is {beta!r}: give a finite number, 0 (off) or above; 0.25 is usual")
 
 
 class Explorer(Steering):

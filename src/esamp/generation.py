@@ -1,9 +1,9 @@
 """All that evaluation knows of a backend: request, completions, and the protocol `Generator`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from esamp.errors import UsageError
 from esamp.method import Method
@@ -105,10 +105,17 @@ class Generation:
     stats: Stats
 
 
+Progress = Callable[[float], None]
+"""Told now and then which share of the tokens is done, from 0 to 1."""
+
+
+@runtime_checkable
 class Generator(Protocol):
     """Turns requests into completions with any method."""
 
-    def generate(self, request: Request, method: Method) -> Generation:
+    def generate(
+        self, request: Request, method: Method, progress: Progress | None = None
+    ) -> Generation:
         """Return `request.samples` completions of every prompt.
 
         Raises:

@@ -15,7 +15,7 @@ decoding; `docs/decisions/0001-protocols.md` walks through each baseline.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -106,6 +106,7 @@ class Steering:
         """Learn from a step and the tokens drawn in it; rows that are finished hold any token."""
 
 
+@runtime_checkable
 class Method(Protocol):
     """A decoding method: frozen settings, and how to start."""
 

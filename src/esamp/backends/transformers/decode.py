@@ -5,9 +5,8 @@ then. Not here: forward passes and the batch (session.py), hooks (states.py), pr
 truncation (scores.py), the algorithm itself (esamp.explorer).
 """
 
-import sys
+import inspect
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -20,7 +19,7 @@ from transformers.generation.stopping_criteria import StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from esamp.backends.transformers.output import ESampOutput, Recorder
-from esamp.backends.transformers.rows import Rows, choose_seed, row_betas
+from esamp.backends.transformers.rows import Betas, Rows, choose_seed, row_betas
 from esamp.backends.transformers.scores import Judge
 from esamp.backends.transformers.session import Session
 from esamp.backends.transformers.states import Taps, check_states, describe_head
@@ -28,6 +27,8 @@ from esamp.errors import InertWarning, ModelError, UsageError
 from esamp.explorer import ESamp
 from esamp.method import Call, Method, Steering
 from esamp.sampling import Uniforms, draw, pick_best
+
+GENERATE_MODULE = "transformers.generation.utils"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,8 @@ class Decoding:
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
         esamp_seed: int | None = None,
-        esamp_beta: float | Sequence[float] | None = None,
-        **model_kwargs: Any,  # noqa: ANN401
+        esamp_beta: Betas = None,
+        **model_kwargs: Any,
     ) -> ESampOutput | Int[Tensor, "rows tokens"]:
         """Decode; see `generate` for what comes in and out.
 
@@ -63,7 +64,7 @@ class Decoding:
             UsageError: A setting of `generate` that sampling with a method cannot honour.
             ModelError: The model's states cannot be read.
         """
-        streamer = _streamer_of(sys._getframe(1).f_locals)
+        streamer = _streamer_of_generate()
         try:
             samples = generation_config.num_return_sequences or 1
             check_config(model, generation_config)
@@ -106,9 +107,7 @@ class Decoding:
             if streamer is not None:
                 streamer.end()
 
-    def _warn_if_inert(
-        self, config: GenerationConfig, beta: float | Sequence[float] | None
-    ) -> None:
+    def _warn_if_inert(self, config: GenerationConfig, beta: Betas) -> None:
         if not isinstance(self.method, ESamp):
             return
         why = None
@@ -128,7 +127,7 @@ def generate(
     streamer: BaseStreamer | None = None,
     seed: int | None = None,
     diagnostics: bool = False,
-    **kwargs: Any,  # noqa: ANN401
+    **kwargs: Any,
 ) -> ESampOutput:
     """Call `model.generate` with a method, sampling and returning everything that esamp records.
 
@@ -262,7 +261,7 @@ class _Extras:
         """Whether something is collected that the model gives for its whole batch only."""
         return self.attentions is not None or self.hidden_states is not None
 
-    def add(self, session: Session, scores: Float[Tensor, "active vocab"], shown: Any) -> None:  # noqa: ANN401
+    def add(self, session: Session, scores: Float[Tensor, "active vocab"], shown: Any) -> None:
         if self.scores is not None:
             self.scores += (session.of_all(scores, 0.0),)
         if self.logits is not None:
@@ -297,11 +296,13 @@ def check_config(model: PreTrainedModel, config: GenerationConfig) -> None:
         )
 
 
-def _streamer_of(caller: dict[str, Any]) -> BaseStreamer | None:
+def _streamer_of_generate() -> BaseStreamer | None:
     """Return the streamer that `generate` was called with.
 
     `generate` hands a callable no streamer, though it has already put the prompt into it; whoever
     reads from it would wait for ever. It is a local variable of our caller, so we take it there.
     """
-    streamer = caller.get("streamer")
-    return streamer if isinstance(streamer, BaseStreamer) else None
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__") != GENERATE_MODULE:
+        frame = frame.f_back
+    return None if frame is None else frame.f_locals.get("streamer")

@@ -1,6 +1,7 @@
 """A `Generator` on Transformers: text in, completions out."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,12 +9,21 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.generation.streamers import BaseStreamer
 
 from esamp.backends.transformers.decode import generate
 from esamp.backends.transformers.load import load
 from esamp.backends.transformers.output import ESampOutput
 from esamp.errors import UsageError
-from esamp.generation import Completion, FinishReason, Generation, Request, Sampling, Stats
+from esamp.generation import (
+    Completion,
+    FinishReason,
+    Generation,
+    Progress,
+    Request,
+    Sampling,
+    Stats,
+)
 from esamp.method import Method
 
 ChatTemplate = Literal["auto", "none"]
@@ -45,7 +55,9 @@ class TransformersGenerator:
         model, tokenizer = load(name, dtype, device)
         return cls(model=model, tokenizer=tokenizer, chat_template=chat_template)
 
-    def generate(self, request: Request, method: Method) -> Generation:
+    def generate(
+        self, request: Request, method: Method, progress: Progress | None = None
+    ) -> Generation:
         """Return `request.samples` completions of every prompt.
 
         Raises:
@@ -60,6 +72,7 @@ class TransformersGenerator:
             method=method,
             seed=request.seed,
             diagnostics=request.diagnostics,
+            streamer=progress and _Reporter(progress, request.sampling.max_new_tokens),
             num_return_sequences=request.samples,
             **_generate_arguments(request.sampling),
         )
@@ -70,7 +83,7 @@ class TransformersGenerator:
         ]
         return Generation(completions=groups, stats=_stats(output, seconds))
 
-    def _encode(self, request: Request) -> Any:  # noqa: ANN401
+    def _encode(self, request: Request) -> Any:
         chat = self.chat_template == "auto" and self.tokenizer.chat_template is not None
         texts = list(request.prompts)
         if chat:
@@ -124,11 +137,40 @@ class TransformersGenerator:
             )
         return completions
 
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the text that each token adds, for showing tokens one by one."""
+        pieces = []
+        for place, token in enumerate(token_ids):
+            # A token's text depends on its neighbour: some tokenizers drop a text's first space.
+            before = list(token_ids[max(place - 1, 0) : place])
+            both = self.tokenizer.decode([*before, token], skip_special_tokens=True)
+            alone = self.tokenizer.decode(before, skip_special_tokens=True)
+            pieces.append(both[len(alone) :])
+        return pieces
+
     def _end_tokens(self) -> list[int]:
         ends = self.model.generation_config.eos_token_id
         if ends is None:
             return []
         return [ends] if isinstance(ends, int) else list(ends)
+
+
+class _Reporter(BaseStreamer):
+    """Tells how far a call is; `generate` puts the prompt first, then one token per step."""
+
+    def __init__(self, progress: Progress, steps: int) -> None:
+        self._progress = progress
+        self._steps = steps
+        self._done = -1
+
+    def put(self, value: Tensor) -> None:
+        """Count one step."""
+        self._done += 1
+        self._progress(self._done / self._steps)
+
+    def end(self) -> None:
+        """Report the end, which may come before the last step."""
+        self._progress(1.0)
 
 
 def _generate_arguments(sampling: Sampling) -> dict[str, Any]:
@@ -163,7 +205,7 @@ def _mean_of_steered(table: Float[Tensor, "rows tokens"] | None) -> float | None
     return None if table is None else _none_if_nan(table[:, 1:].nanmean().item())
 
 
-def _lists(table: Tensor | None) -> Any:  # noqa: ANN401
+def _lists(table: Tensor | None) -> Any:
     return None if table is None else table.tolist()
 
 

@@ -89,16 +89,22 @@ def choose_seed(seed: SupportsIndex | None) -> int:
     return number
 
 
+Betas = float | Sequence[float] | Tensor | None
+"""β for all prompts, or one per prompt; None leaves it to the method."""
+
+
 def row_betas(
-    beta: float | Sequence[float] | None, rows: int, samples: int, device: torch.device
+    beta: Betas, rows: int, samples: int, device: torch.device
 ) -> Float[Tensor, " rows"] | None:
-    """Return β of each row from one number, or one per prompt; None leaves it to the method.
+    """Return β of each row.
 
     Raises:
         UsageError: A number is negative or not finite, or there are not as many as prompts.
     """
     if beta is None:
         return None
+    if isinstance(beta, Tensor):
+        beta = beta.tolist()
     prompts = rows // samples
     per_prompt = list(beta) if isinstance(beta, Sequence) else [beta] * prompts
     if len(per_prompt) != prompts:

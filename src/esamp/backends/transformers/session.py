@@ -64,7 +64,7 @@ class Session:
         """Return the values of the rows in the batch, from those of all rows."""
         return values if self.active is None else values[self.active]
 
-    def of_all(self, values: Tensor, missing: float) -> Tensor:
+    def of_all(self, values: Tensor, missing: int | float) -> Tensor:
         """Return values of all rows; those that have left the batch get `missing`."""
         if self.active is None:
             return values
@@ -90,15 +90,15 @@ class Session:
         ) -> Reads:
             nonlocal seen
             step = Step(
-                shallow=shallow,
-                deep=deep,
+                shallow=shallow.float(),
+                deep=deep.float(),
                 samples=self._samples,
                 positions=self._positions,
                 unfinished=self.of_active(unfinished).to(deep.device),
                 layout=self._layout,
                 beta=None if beta is None else self.of_active(beta),
             )
-            push = steering.steer(step)
+            push = _fit(steering.steer(step), step, deep.dtype)
             reads = read(push)
             seen = step, push, reads
             return reads
@@ -167,3 +167,13 @@ class Session:
         self._samples, self._positions = self._samples[here], self._positions[here]
         groups = [self._call.groups[sample] for sample in self._samples.tolist()]
         self._layout = Layout.of(groups, self._call.capacity, self._call.device)
+
+
+def _fit(push: Push | None, step: Step, dtype: torch.dtype) -> Push | None:
+    """Leave rows alone whose pushed state is too large for the model's dtype (float16: 65504)."""
+    if push is None or dtype != torch.float16:
+        return push
+    fits = push.states.to(dtype).isfinite().all(dim=-1)
+    states = torch.where(fits[:, None], push.states, step.deep)
+    novelty = None if push.novelty is None else push.novelty.where(fits, torch.nan)
+    return Push(states, novelty)

@@ -27,7 +27,7 @@ class Reads(NamedTuple):
 
 
 Choose = Callable[[Float[Tensor, "rows hidden"], Float[Tensor, "rows hidden"]], Reads]
-"""From shallow and deep (fp32, last position) to what the head reads."""
+"""From shallow and deep, at the last position and in the model's dtype, to what the head reads."""
 
 
 class Taps:
@@ -66,7 +66,7 @@ class Taps:
         finally:
             self._choose = self._shallow = self._second = None
 
-    def _on_block(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ANN401
+    def _on_block(self, module: nn.Module, args: Any, output: Any) -> None:
         if self._choose is not None:
             self._shallow = first_tensor(output)[:, -1]
 
@@ -76,8 +76,7 @@ class Taps:
         deep = args[0][:, -1]
         assert self._shallow is not None, "the block runs before the head"
         # Parts of a model may live on different devices; the head's is where sampling happens.
-        shallow = self._shallow.to(deep.device, torch.float32)
-        reads = self._choose(shallow, deep.float())
+        reads = self._choose(self._shallow.to(deep.device), deep)
         if reads.states is None:
             return None
         states = reads.states.to(deep.dtype)[:, None]
@@ -148,7 +147,7 @@ def find_block(model: PreTrainedModel, layer: int) -> nn.Module:
     )
 
 
-def first_tensor(output: Any) -> Tensor:  # noqa: ANN401
+def first_tensor(output: Any) -> Tensor:
     """Return a block's hidden state, which some families wrap in a tuple."""
     return output if isinstance(output, Tensor) else output[0]
 

@@ -1,0 +1,71 @@
+"""What the verbs share in talking: progress on stderr, JSON on stdout, machine facts."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import esamp.generation
+
+PATIENCE = 2.0
+"""Seconds of work after which a progress bar appears."""
+
+talk = Console(stderr=True)
+
+
+def write_json(data: Any) -> None:
+    """Write one JSON object to stdout; NaN would not be JSON and is an error."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[esamp.generation.Progress]:
+    """Give a function to report progress to; a bar appears on stderr once it takes a while."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=talk, transient=True)
+    task = bar.add_task(title, total=1.0)
+    start = time.monotonic()
+    shown = False
+
+    def report(share: float) -> None:
+        nonlocal shown
+        if not shown and time.monotonic() - start > PATIENCE:
+            shown = True
+            bar.start()
+        bar.update(task, completed=share)
+
+    try:
+        yield report
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def model_loading() -> Iterator[None]:
+    """Say that a model is being loaded; the library's advice on settings is left out."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    talk.print("loading the model")
+    yield
+
+
+def machine() -> dict[str, Any]:
+    """Return what a timing depends on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "device": device,
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
