@@ -43,6 +43,14 @@ def test_tagged_blocks_run(block):
     assert execute([*commands[language], block["code"]]).strip()
 
 
+@pytest.mark.slow
+@pytest.mark.model
+def test_make_demo_shows_both_sides_and_their_diversity():
+    shown = execute(["make", "-C", str(ROOT), "demo"])
+    assert shown.count("Vendi score") == 2
+    assert all(f" {number} " in shown for number in range(1, 9))
+
+
 @pytest.mark.parametrize("block", blocks())
 def test_untagged_blocks_say_why(block):
     assert block["tag"].endswith(" run") or block["why"]

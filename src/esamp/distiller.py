@@ -98,8 +98,7 @@ class MeanBank:
     ) -> Float[Tensor, "rows hidden"]:
         """Return the mean of each row's group; zero before the first state."""
         weight = self.count + self._ridge
-        mean = torch.where(weight > 0, self.total / weight, 0.0)
-        return layout.unpack(mean[:, None, :].expand(-1, layout.index.shape[1], -1))
+        return torch.where(weight > 0, self.total / weight, 0.0)[layout.group]
 
     def learn(
         self,

@@ -119,7 +119,8 @@ class Explorer(Steering):
 
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Teach the distillers every unfinished row whose states are finite."""
-        finite = step.shallow.isfinite().all(dim=-1) & step.deep.isfinite().all(dim=-1)
+        # The length, not the entries: a state may be finite and its square not.
+        finite = step.shallow.norm(dim=-1).isfinite() & step.deep.norm(dim=-1).isfinite()
         self.bank.learn(step.shallow, step.deep, self._steered(step) & finite, step.layout)
 
     @staticmethod

@@ -23,6 +23,8 @@ class Layout:
     """Whether a row stands at a place."""
     place: Int[Tensor, " rows"]
     """Place of each row, counted through all groups."""
+    group: Int[Tensor, " rows"]
+    """Group of each row."""
 
     @classmethod
     def of(
@@ -54,6 +56,7 @@ class Layout:
             torch.tensor(index, dtype=torch.long, device=device).view(capacity, places),
             torch.tensor(occupied, dtype=torch.bool, device=device).view(capacity, places),
             torch.tensor(place, dtype=torch.long, device=device),
+            torch.tensor(groups, dtype=torch.long, device=device),
         )
 
     @property

@@ -97,7 +97,8 @@ class Steering:
 
         Args:
             step: What the model showed.
-            logits: Logits of the states that `steer` chose.
+            logits: Logits of the states that `steer` chose; those of `step.deep` where fusion comes
+                after processors and truncation.
             reference: Logits of `step.deep`; None unless `Method.needs_reference`.
         """
         return logits

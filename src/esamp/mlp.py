@@ -63,8 +63,10 @@ class MLPBank:
     ) -> None:
         self._settings = settings
         self._hidden = hidden
-        self._initial = _initial_weights(settings, hidden).to(device)
-        self.weights = self._initial.repeat(groups, 1)
+        # What is made in inference mode can never take gradients.
+        with torch.inference_mode(False):
+            self._initial = _initial_weights(settings, hidden).to(device)
+            self.weights = self._initial.repeat(groups, 1)
         self.gradient = torch.zeros_like(self.weights)
         self.first_moment = torch.zeros_like(self.weights)
         self.second_moment = torch.zeros_like(self.weights)

@@ -15,8 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.logits_process import LogitsProcessorList
-from transformers.generation.stopping_criteria import StoppingCriteriaList
+from transformers.generation.stopping_criteria import StoppingCriteriaList, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.integrations.fsdp import is_fsdp_managed_module
 
 from esamp.backends.transformers.output import ESampOutput, Recorder
 from esamp.backends.transformers.rows import Betas, Rows, choose_seed, row_betas
@@ -27,6 +29,9 @@ from esamp.errors import InertWarning, ModelError, UsageError
 from esamp.explorer import ESamp
 from esamp.method import Call, Method, Steering
 from esamp.sampling import Uniforms, draw, pick_best
+
+OTHER_WAYS = ("prompt_lookup_num_tokens", "dola_layers", "penalty_alpha", "assistant_early_exit")
+"""Settings of `generate` that choose another way of decoding."""
 
 GENERATE_MODULE = "transformers.generation.utils"
 
@@ -57,7 +62,7 @@ class Decoding:
         esamp_seed: int | None = None,
         esamp_beta: Betas = None,
         **model_kwargs: Any,
-    ) -> ESampOutput | Int[Tensor, "rows tokens"]:
+    ) -> ESampOutput | Int[Tensor, "rows longer"]:
         """Decode; see `generate` for what comes in and out.
 
         Raises:
@@ -116,7 +121,7 @@ class Decoding:
         elif beta is None and self.method.inert:
             why = "beta is 0: pass ESamp(beta=0.25), or esamp_beta with the call"
         if why is not None:
-            warnings.warn(f"ESamp changes nothing here: {why}", InertWarning, stacklevel=4)
+            _warn_user(f"ESamp changes nothing here: {why}")
 
 
 def generate(
@@ -145,6 +150,12 @@ def generate(
         ModelError: The model's states cannot be read.
     """
     kwargs = {"do_sample": True, "return_dict_in_generate": True} | kwargs
+    if kwargs.get("stop_strings") is not None and kwargs.get("tokenizer") is not None:
+        # `generate` hands the tokenizer to no criterion when decoding is a callable.
+        stop = StopStringCriteria(kwargs.pop("tokenizer"), kwargs.pop("stop_strings"))
+        kwargs["stopping_criteria"] = StoppingCriteriaList(
+            [*(kwargs.get("stopping_criteria") or []), stop]
+        )
     output: ESampOutput = model.generate(
         inputs,
         custom_generate=Decoding(method=method or ESamp(), diagnostics=diagnostics),
@@ -171,7 +182,7 @@ class _Loop:
 
     def run(
         self, input_ids: Int[Tensor, "rows tokens"]
-    ) -> ESampOutput | Int[Tensor, "rows tokens"]:
+    ) -> ESampOutput | Int[Tensor, "rows longer"]:
         """Decode until every row is finished: show, steer, draw, learn, advance."""
         session, rows = self.session, len(input_ids)
         unfinished = torch.ones(rows, dtype=torch.bool, device=input_ids.device)
@@ -182,7 +193,8 @@ class _Loop:
         while True:
             # show and steer: one pass, since the head belongs to the model's forward
             shown = session.show(input_ids, unfinished, self.betas, self.steering, self.judge.read)
-            scores, reference = self.judge.scores(session, self.steering, input_ids, shown)
+            scored = self.judge.scores(session, self.steering, input_ids, shown)
+            scores = scored.scores
 
             # draw: a row without a finite score cannot be sampled; it ends here
             uniforms = session.of_active(self.uniforms.next())
@@ -193,8 +205,7 @@ class _Loop:
 
             recorder.record(drawn, shown.push, drawing & sound, session.active)
             if self.options.diagnostics:
-                plain = self.judge.plain(shown) if reference is None else reference
-                recorder.diagnose(scores, plain, drawn.tokens, drawing & sound, session.active)
+                recorder.diagnose(scored, drawn.tokens, drawing & sound, session.active)
             extras.add(session, scores, shown)
 
             # advance: finished rows are padded, and told to stop by the criteria as ever
@@ -289,11 +300,28 @@ def check_config(model: PreTrainedModel, config: GenerationConfig) -> None:
             f"num_beams is {config.num_beams}: esamp samples, so pass num_beams=1 and ask for "
             "several samples with num_return_sequences"
         )
-    if config.prompt_lookup_num_tokens:
+    for name in OTHER_WAYS:
+        value = getattr(config, name, None)
+        if value:
+            raise UsageError(
+                f"{name} is {value}: it asks for another way of decoding; esamp draws one token "
+                "at a time, so leave it out"
+            )
+    sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model)
+    if sharded and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         raise UsageError(
-            f"prompt_lookup_num_tokens is {config.prompt_lookup_num_tokens}: esamp draws one token "
-            "at a time; leave it out"
+            "the model is sharded over processes (FSDP or ZeRO-3), where all of them must "
+            "decode in step: gather the model onto each process first"
         )
+
+
+def _warn_user(text: str) -> None:
+    """Warn at the line that called `generate`, outside esamp and what it builds on."""
+    ours = ("esamp", "transformers", "torch", "jaxtyping", "beartype")
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and str(frame.f_globals.get("__name__")).split(".")[0] in ours:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, InertWarning, stacklevel=level + 1)
 
 
 def _streamer_of_generate() -> BaseStreamer | None:

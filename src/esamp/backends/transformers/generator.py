@@ -65,6 +65,8 @@ class TransformersGenerator:
             ModelError: The model's states cannot be read.
         """
         inputs = self._encode(request)
+        # Greedy samples are all alike, and `generate` decodes one only.
+        drawn = 1 if request.sampling.temperature == 0 else request.samples
         start = time.perf_counter()
         output = generate(
             self.model,
@@ -73,13 +75,14 @@ class TransformersGenerator:
             seed=request.seed,
             diagnostics=request.diagnostics,
             streamer=progress and _Reporter(progress, request.sampling.max_new_tokens),
-            num_return_sequences=request.samples,
+            num_return_sequences=drawn,
             **_generate_arguments(request.sampling),
         )
         rows = self._completions(output, inputs["input_ids"].shape[1], request)
         seconds = time.perf_counter() - start
         groups = [
-            rows[first : first + request.samples] for first in range(0, len(rows), request.samples)
+            rows[first : first + drawn] * (request.samples // drawn)
+            for first in range(0, len(rows), drawn)
         ]
         return Generation(completions=groups, stats=_stats(output, seconds))
 
@@ -95,11 +98,17 @@ class TransformersGenerator:
             ]
         # A chat template writes its own special tokens.
         inputs = self.tokenizer(
-            texts, return_tensors="pt", padding=True, add_special_tokens=not chat
+            texts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=not chat,
         )
-        context = self.model.config.get_text_config(decoder=True).max_position_embeddings
+        config = self.model.config.get_text_config(decoder=True)
+        # Families with relative positions state none.
+        context = getattr(config, "max_position_embeddings", None)
         longest, room = inputs["input_ids"].shape[1], request.sampling.max_new_tokens
-        if longest + room > context:
+        if context is not None and longest + room > context:
             raise UsageError(
                 f"the longest prompt has {longest} tokens and {room} more are asked for, but the "
                 f"model's context is {context}: shorten the prompt or lower --max-new-tokens"

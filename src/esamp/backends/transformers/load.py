@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -44,7 +45,7 @@ def load(
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=DTYPES[dtype], **options, **_dense(options)
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(_explain(name, error)) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from esamp.backends.transformers.scores import Scored
 from esamp.method import Push
 from esamp.sampling import Drawn
 
@@ -22,6 +23,12 @@ class ESampOutput(GenerateDecoderOnlyOutput):
     `scores` are those drawn from, `logits` the unsteered ones. Beyond a row's length all additions
     are NaN. The cache is returned only with `drop_finished=False`.
     """
+
+    # Transformers declares these four as tuples of length one, which they are not.
+    scores: tuple[Tensor, ...] | None = None
+    logits: tuple[Tensor, ...] | None = None
+    attentions: tuple[Any, ...] | None = None
+    hidden_states: tuple[Any, ...] | None = None
 
     lengths: Int[Tensor, " rows"] = _ALWAYS_SET
     """Tokens drawn per row, its end token included."""
@@ -93,14 +100,14 @@ class Recorder:
 
     def diagnose(
         self,
-        scores: Float[Tensor, "active vocab"],
-        reference: Float[Tensor, "active vocab"],
+        scored: Scored,
         tokens: Int[Tensor, " active"],
         drawing: Bool[Tensor, " active"],
         active: Int[Tensor, " active"] | None,
     ) -> None:
-        """Write down how what was drawn from compares with the reference, both as scores."""
-        sampled, plain = scores.log_softmax(dim=-1), reference.log_softmax(dim=-1)
+        """Write down how what was drawn from compares with the reference."""
+        assert scored.reference is not None, "diagnostics were asked for"
+        sampled, plain = scored.scores.log_softmax(dim=-1), scored.reference.log_softmax(dim=-1)
         weights = sampled.exp()
         # 0·(−inf − −inf) is 0 here: a token that is cut away adds nothing.
         gap = torch.where(weights > 0, sampled - plain, 0.0)

