@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, a fixed seed, the same Hypothesis examples each run.
+"""For every test: one thread, a fixed global seed, the same Hypothesis examples on each run.
 
 `esamp` is not imported here: jaxtyping's hook, which checks every shape, has to come first.
 """

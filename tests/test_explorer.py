@@ -120,7 +120,7 @@ def test_first_tokens_are_neither_steered_nor_learnt_from(settings):
 def test_10_strengths_work_side_by_side_and_rows_that_opted_out_are_untouched(settings):
     explorer = teach(open_explorer(settings))
     step = random_step(GROUPS, beta=torch.tensor([0.0, 0.25, 0.0, 0.0, 3.0]))
-    step.deep[0, 0] = -0.0  # to which adding 0 · residual would give +0.0
+    step.deep[0, :4] = -0.0  # to which adding 0 · residual would give +0.0
     push = explorer.steer(step)
     assert torch.equal(bits(push.states[[0, 2, 3]]), bits(step.deep[[0, 2, 3]]))
     residual = step.deep - explorer.bank.predict(step.shallow, step.layout)

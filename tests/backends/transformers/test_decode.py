@@ -526,8 +526,6 @@ def test_it_does_not_matter_which_gradient_mode_the_caller_is_in(mode, method):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-@pytest.mark.xfail(strict=True, reason="Taps: hooks act on every thread's forward passes")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_calls_in_several_threads_do_not_see_each_other():
     model = tiny("llama")
     expected, expected_inner = sample(model, SHORT, seed=1), sample(model, LONG, seed=2)

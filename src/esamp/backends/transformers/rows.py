@@ -47,7 +47,9 @@ class Rows:
         several times are one prompt too, as when a harness clones its requests.
         """
         mask = model_kwargs.get("attention_mask")
-        keep = torch.ones_like(input_ids) if mask is None else mask[:, -input_ids.shape[1] :]
+        # The mask may be longer: it covers a cached part, or embeddings given in place of tokens.
+        length = input_ids.shape[1]
+        keep = torch.ones_like(input_ids) if mask is None else mask[:, mask.shape[1] - length :]
         prompts = [
             tuple(token for token, kept in zip(ids, kept_row, strict=True) if kept)
             for ids, kept_row in zip(input_ids.tolist(), keep.tolist(), strict=True)
@@ -57,7 +59,7 @@ class Rows:
             isinstance(value, Cache) and value.get_seq_length() > 0
             for value in model_kwargs.values()
         )
-        tokens_are_all = input_ids.shape[1] > 0 and given <= TEXT_INPUTS and not resumes
+        tokens_are_all = length > 0 and given <= TEXT_INPUTS and not resumes
         numbers: dict[object, int] = {}
         identities = [
             prompt if tokens_are_all else row // samples for row, prompt in enumerate(prompts)

@@ -58,6 +58,12 @@ class Session:
         self._layout = Layout.of(call.groups, call.capacity, call.device)
         self._positions = torch.zeros(self.size, dtype=torch.long, device=call.device)
         self._started = False
+        # A cache that the user gave stays the user's: no rows leave it. Older Transformers do not
+        # mark it, but one of their own is empty at this point.
+        cache = self.cache
+        self._cache_is_given = cache is not None and (
+            cache.get_seq_length() > 0 or getattr(cache, "_is_user_defined", False)
+        )
         self.outputs = ModelOutput()
 
     def of_active(self, values: Tensor) -> Tensor:
@@ -147,7 +153,7 @@ class Session:
             and all(
                 type(each) in (DynamicLayer, DynamicSlidingWindowLayer) for each in cache.layers
             )
-            and not getattr(cache, "_is_user_defined", False)
+            and not self._cache_is_given
             and {name for name, value in self._kwargs.items() if value is not None} <= TEXT_INPUTS
         )
 

@@ -5,6 +5,7 @@ Hooks stay on the model for the time of one call only. They act on the first blo
 cap, is the model's own code, whatever the family.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ class Taps:
         self._head = find_head(model)
         self._block = find_block(model, layer)
         self._choose: Choose | None = None
+        self._thread = 0
         self._shallow: Tensor | None = None
         self._second: Tensor | None = None
 
@@ -58,25 +60,30 @@ class Taps:
     def armed(self, choose: Choose) -> Iterator[None]:
         """Let `choose` decide what the head reads in one forward pass.
 
-        Other forward passes of the same model, such as those of guidance processors, go untouched.
+        Other forward passes of the same model, those of guidance processors or of other threads,
+        go untouched.
         """
-        self._choose = choose
+        self._choose, self._thread = choose, threading.get_ident()
         try:
             yield
         finally:
             self._choose = self._shallow = self._second = None
 
+    def _chooser(self) -> Choose | None:
+        return self._choose if threading.get_ident() == self._thread else None
+
     def _on_block(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._choose is not None:
+        if self._chooser() is not None:
             self._shallow = first_tensor(output)[:, -1]
 
     def _before_head(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor] | None:
-        if self._choose is None:
+        choose = self._chooser()
+        if choose is None:
             return None
         deep = args[0][:, -1]
         assert self._shallow is not None, "the block runs before the head"
         # Parts of a model may live on different devices; the head's is where sampling happens.
-        reads = self._choose(self._shallow.to(deep.device), deep)
+        reads = choose(self._shallow.to(deep.device), deep)
         if reads.states is None:
             return None
         states = reads.states.to(deep.dtype)[:, None]
@@ -90,7 +97,7 @@ class Taps:
     def _after_head(
         self, module: nn.Module, args: tuple[Tensor, ...], logits: Tensor
     ) -> Tensor | None:
-        if self._second is None:
+        if self._chooser() is None or self._second is None:
             return None
         states, self._second = self._second, None
         return torch.cat([logits[:, -1:], module.forward(states)], dim=1)
@@ -161,11 +168,17 @@ def check_states(model: PreTrainedModel, layer: int) -> None:
             hidden state of that number, or the states are not finite.
     """
     seen: dict[str, Tensor] = {}
+    here = threading.get_ident()
+
+    def note(name: str, states: Tensor) -> None:
+        if threading.get_ident() == here:  # another thread may be decoding on the model
+            seen[name] = states
+
     handles = [
         find_block(model, layer).register_forward_hook(
-            lambda _m, _a, output: seen.update(shallow=first_tensor(output))
+            lambda _m, _a, output: note("shallow", first_tensor(output))
         ),
-        find_head(model).register_forward_pre_hook(lambda _m, args: seen.update(deep=args[0])),
+        find_head(model).register_forward_pre_hook(lambda _m, args: note("deep", args[0])),
     ]
     probe = torch.tensor([[0, 1]], device=model.get_input_embeddings().weight.device)
     try:
