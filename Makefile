@@ -28,7 +28,7 @@ test: $(VENV)/.dev $(FLOOR)/.dev
 	$(FLOOR)/bin/python -m pytest tests/backends -m "not model and not slow"
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not model"
+	$(BIN)/python -m pytest -m "not slow"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

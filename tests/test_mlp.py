@@ -135,3 +135,14 @@ def test_settings_out_of_range_are_refused(name, value):
 def test_a_network_without_width_is_refused():
     with pytest.raises(UsageError, match="width is 0"):
         MLPDistiller(width=0)
+
+
+def test_a_row_so_large_that_the_loss_overflows_is_no_step():
+    bank, layout = MLPDistiller().open(2, 64, "cpu"), Layout.of([0, 0, 1], 2)
+    shallow, deep = random_states(3, 64), random_states(3, 64, seed=1)
+    shallow[0] = 1e6
+    before = bank.weights.clone()
+    bank.learn(shallow, deep, torch.ones(3, dtype=torch.bool), layout)
+    assert torch.equal(bank.weights[0], before[0])
+    assert bank.steps.tolist() == [[0.0], [1.0]]
+    assert bank.weights.isfinite().all()

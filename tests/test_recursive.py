@@ -145,3 +145,18 @@ def test_leverage_falls_as_rows_are_absorbed():
 def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(UsageError, match=message):
         RecursiveDistiller(**setting)
+
+
+def test_a_ridge_that_fp32_cannot_hold_is_refused():
+    with pytest.raises(UsageError, match=r"ridge is 0\.001: give a finite number, 0\.01 or above"):
+        RecursiveDistiller(ridge=0.001)
+
+
+def test_the_least_ridge_stays_sane_on_states_with_a_strong_common_part():
+    hidden, layout = 48, Layout.of([0] * 16, 1)
+    bank = RecursiveDistiller(ridge=0.01).open(1, hidden, "cpu")
+    taught, common = torch.ones(16, dtype=torch.bool), 3 * random_states(1, hidden, seed=999)
+    for step in range(200):
+        shallow = random_states(16, hidden, seed=2 * step) + common
+        bank.learn(shallow, random_states(16, hidden, seed=2 * step + 1), taught, layout)
+        assert bank.predict(shallow, layout).abs().max() < 10

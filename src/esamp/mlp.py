@@ -102,6 +102,10 @@ class MLPBank:
         """Adam as `torch.optim.Adam` does it, on the groups that are active."""
         settings = self._settings
         norm = self.gradient.norm(dim=1, keepdim=True)
+        # Two gated blocks raise a large input to its fourth power: such a step is left out.
+        active = active & norm.isfinite()
+        self.gradient.copy_(self.gradient.where(active, 0.0))
+        norm = norm.where(active, 0.0)
         self.gradient.mul_((settings.clip / (norm + 1e-6)).clamp(max=1.0))
         on = active.float()
         self.steps += on

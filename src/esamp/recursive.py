@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from esamp.distiller import check_positive
 from esamp.errors import UsageError
 from esamp.layout import Layout
 
 BLOCK = 16
 """Rows of a group absorbed at once; more are absorbed block after block, which is exact."""
+
+LEAST_RIDGE = 0.01
+"""Below 0.001 the inverse covariance was seen to lose its sign within some dozen steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,11 @@ class RecursiveDistiller:
     def __post_init__(self) -> None:
         if self.features < 0:
             raise UsageError(f"features is {self.features}: give 0 or more")
-        check_positive("ridge", self.ridge)
+        if not (math.isfinite(self.ridge) and self.ridge >= LEAST_RIDGE):
+            raise UsageError(
+                f"ridge is {self.ridge}: give a finite number, {LEAST_RIDGE} or above; with less, "
+                "fp32 cannot hold the inverse covariance"
+            )
 
     def open(self, groups: int, hidden: int, device: torch.device | str) -> "RecursiveBank":
         """Return fresh distillers that predict zero."""

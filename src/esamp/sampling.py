@@ -68,9 +68,9 @@ def draw(scores: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"]) 
     top = scores.amax(dim=-1, keepdim=True)
     cumulative = (scores - top).exp_().cumsum_(dim=-1)
     total = cumulative[:, -1]
-    # Rounding may lift u·total to total itself, beyond the last token that has any probability.
-    below_total = torch.nextafter(total, torch.zeros_like(total))
-    targets = torch.minimum(uniforms * total, below_total)
+    # u is at most 1 − 2⁻²⁴, and u·total then rounds below total for every fp32 total: so the first
+    # entry above it exists, and belongs to a token with some probability.
+    targets = uniforms * total
     tokens = torch.searchsorted(cumulative, targets[:, None], right=True)
     tokens.clamp_(max=scores.shape[-1] - 1)  # only rows that are NaN throughout reach this
     logprobs = (scores.gather(-1, tokens) - top)[:, 0] - total.log()

@@ -6,7 +6,7 @@ import torch
 import esamp
 from esamp import ESamp, MeanDistiller, MLPDistiller, RecursiveDistiller, Vanilla
 
-pytestmark = [pytest.mark.model, pytest.mark.slow]
+pytestmark = pytest.mark.model
 
 PROMPTS = ["Write a story about a lighthouse.", "Why is the sky blue?"]
 

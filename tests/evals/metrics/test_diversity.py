@@ -161,3 +161,9 @@ def test_distinct_n_of_nothing_is_none_and_not_a_number(sequences):
 
 def test_no_gram_reaches_over_the_end_of_a_sequence():
     assert distinct_n([[1, 2], [1, 2]], 2) == 0.5
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_an_n_below_one_is_refused(n):
+    with pytest.raises(UsageError, match=f"n is {n}"):
+        distinct_n([[1, 2, 3]], n)

@@ -55,7 +55,13 @@ def mean_similarity(embeddings: Float[Tensor, "samples width"]) -> float:
 
 
 def distinct_n(sequences: Sequence[Sequence[int]], n: int) -> float | None:
-    """Return the share of different n-grams among all of the sequences'; None without any."""
+    """Return the share of different n-grams among all of the sequences'; None without any.
+
+    Raises:
+        UsageError: n is below 1.
+    """
+    if n < 1:
+        raise UsageError(f"n is {n}: give 1 or more")
     grams = [
         tuple(tokens[start : start + n])
         for tokens in sequences
