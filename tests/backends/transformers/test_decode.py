@@ -157,6 +157,11 @@ def test_beta_is_per_prompt_and_an_opted_out_prompt_is_plain(dtype, options):
     assert not torch.equal(mixed.logprobs[4:], plain.logprobs[4:])
 
 
+def test_a_call_may_steer_with_a_method_that_is_off():
+    model, off = tiny("llama"), replace(STRONG, beta=0.0)
+    assert_same(sample(model, SHORT, method=off, esamp_beta=0.7), sample(model, SHORT))
+
+
 @pytest.mark.parametrize("options", [{}, TRUNCATED], ids=str)
 def test_a_prompts_samples_do_not_depend_on_its_neighbours(options):
     model, other = tiny("llama"), [31, 32, 33, 34]

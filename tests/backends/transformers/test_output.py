@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -103,14 +104,25 @@ def entropy(probabilities):
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.8}, TRUNCATED], ids=str)
-def test_diagnostics_are_what_a_hand_computes(options):
+@pytest.mark.parametrize("truncation", ["reference", "fused"])
+def test_diagnostics_are_what_a_hand_computes(truncation, options):
     output = sample(
-        tiny("llama"), SHORT, LONG, tokens=14, eos_token_id=ENDS, diagnostics=True,
-        output_scores=True, output_logits=True, **options,
-    )  # fmt: skip
+        tiny("llama"),
+        SHORT,
+        LONG,
+        method=replace(STRONG, truncation=truncation),
+        tokens=14,
+        eos_token_id=ENDS,
+        diagnostics=True,
+        output_scores=True,
+        output_logits=True,
+        **options,
+    )
+    # Survivors of the fused logits need not survive on the reference: there it is not truncated.
+    kept = options.get("top_k", 0) if truncation == "reference" else 0
     tokens = output.sequences[:, -output.logprobs.shape[1] :]
     for step, (scores, logits) in enumerate(zip(output.scores, output.logits, strict=True)):
-        reference = top_k(logits / 0.8, options.get("top_k", 0))
+        reference = top_k(logits / 0.8, kept)
         for row in range(8):
             if step >= output.lengths[row]:
                 assert output.kl[row, step].isnan()
