@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from esamp.cli.console import model_loading, progress_bar, write_json
+from esamp.cli.console import model_loading, progress_bar, talk, write_json
 from esamp.cli.settings import BackendName, DistillerName, MethodName, build_esamp, describe
 from esamp.errors import UsageError
 from esamp.generation import Completion, Generation, Request, Sampling, Stats
@@ -80,6 +80,11 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
         from esamp.cli.view import show
 
         show(runs, generator, diversity)
+        if compare:
+            talk.print(
+                "hint: ESamp also sharpens, so equal temperature is not equal quality; "
+                "compare over many prompts and temperatures"
+            )
         return
     result: dict[str, Any] = {"prompt": prompt, "method": describe(chosen)}
     result |= to_json(runs[chosen.name])
