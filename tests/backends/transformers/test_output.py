@@ -157,6 +157,7 @@ def test_diagnostics_change_no_token_and_are_none_unless_asked_for(method, optio
     [
         (STRONG, {}),
         (STRONG, TRUNCATED),
+        (STRONG, {"min_new_tokens": 5, "eos_token_id": ENDS}),
         (Vanilla(), {"temperature": 0.8}),
         (Vanilla(), TRUNCATED),
         (Vanilla(), {"min_new_tokens": 5, "eos_token_id": ENDS}),
