@@ -356,3 +356,11 @@ def test_settings_are_frozen_and_can_be_compared_and_used_as_keys(settings):
 def test_only_beta_0_is_inert():
     assert ESamp(beta=0.0).inert
     assert not ESamp(beta=1e-6).inert
+
+
+def test_18_a_push_whose_logits_would_overflow_is_left_alone():
+    """Each entry is finite, but no head could read the state."""
+    step = random_step(GROUPS)
+    push = open_explorer(ESamp(beta=1e38)).steer(step)
+    assert push.novelty.isnan().all()
+    assert torch.equal(push.states, step.deep)

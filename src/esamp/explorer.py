@@ -99,15 +99,16 @@ class Explorer(Steering):
     def steer(self, step: Step) -> Push:
         """Push each row along what its group's distiller could not predict.
 
-        Left alone are first tokens, rows with β 0, finished rows, and rows where anything is not
-        finite: their novelty is NaN, and the engine goes on with their own state.
+        Left alone are first tokens, finished rows, and rows where anything is not finite, or would
+        not be behind the head: their novelty is NaN, and the engine goes on with their own state.
+        Rows with β 0 are left alone too, but judged: they have a novelty.
         """
         beta = self._beta if step.beta is None else step.beta
         predicted = self.bank.predict(step.shallow, step.layout)
         residual = self.explore(step, step.deep - predicted)
         pushed = push_states(step.deep, residual, beta)
         novelty = residual.norm(dim=-1) / step.deep.norm(dim=-1)
-        usable = self._steered(step) & pushed.isfinite().all(dim=-1) & novelty.isfinite()
+        usable = self._steered(step) & pushed.norm(dim=-1).isfinite() & novelty.isfinite()
         states = torch.where((usable & (beta > 0))[:, None], pushed, step.deep)
         return Push(states, torch.where(usable, novelty, torch.nan))
 

@@ -73,7 +73,7 @@ class Completion:
     reference_logprobs: Sequence[float] | None = None
     """The same under the unsteered distribution; None without diagnostics."""
     novelty: Sequence[float | None] | None = None
-    """‖residual‖/‖deep‖ of each token; None where the token was not steered."""
+    """‖residual‖/‖deep‖ of each token; None for the first, and where a state is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ class Push(NamedTuple):
     states: Float[Tensor, "rows hidden"]
     """Rows that are not steered hold their own deep state, unchanged."""
     novelty: Float[Tensor, " rows"] | None
-    """‖residual‖/‖deep‖; NaN where a row had to be left alone; None if the method has none."""
+    """‖residual‖/‖deep‖; NaN where a row cannot be judged; None if the method has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

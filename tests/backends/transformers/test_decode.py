@@ -493,12 +493,25 @@ def test_other_ways_of_decoding_are_refused_by_name(options):
         sample(tiny("llama"), SHORT, **greedy | options)
 
 
-def test_stop_strings_are_honoured():
-    tokenizer = tiny_tokenizer()
+def test_stop_strings_are_honoured_beside_a_users_own_criteria():
+    model, tokenizer = tiny("llama"), tiny_tokenizer()
+    stops = {token for token in range(97) if set(tokenizer.decode(token)) & set("aei")}
+    free = drawn(sample(model, SHORT, samples=8, tokens=50))
+    own = next(row[0] for row in free if row[0] not in stops)
     output = sample(
-        tiny("llama"), SHORT, stop_strings=["a", "e", "i"], tokenizer=tokenizer, tokens=50
+        model,
+        SHORT,
+        samples=8,
+        tokens=50,
+        stop_strings=["a", "e", "i"],
+        tokenizer=tokenizer,
+        stopping_criteria=[StopAt(own)],
     )
-    assert all(tokenizer.decode(row)[-1] in "aei" for row in drawn(output) if len(row) < 50)
+    ends = {row[-1] for row in drawn(output) if len(row) < 50}
+    assert ends <= stops | {own}
+    assert own in ends
+    assert ends & stops
+    assert not any(set(row[:-1]) & (stops | {own}) for row in drawn(output))
 
 
 def test_an_encoder_decoder_model_is_refused():

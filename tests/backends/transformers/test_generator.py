@@ -2,6 +2,7 @@ from itertools import chain
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from backends.transformers.calls import ENDS, STRONG
@@ -9,7 +10,7 @@ from backends.transformers.test_decode import break_logits
 from esamp import InertWarning, UsageError, Vanilla
 from esamp.backends.transformers.generator import TransformersGenerator
 from esamp.generation import Generator, Request, Sampling
-from tiny import batch, tiny, tiny_tokenizer
+from tiny import EOS, batch, tiny, tiny_tokenizer
 
 TEN = Sampling(max_new_tokens=10)
 
@@ -122,6 +123,19 @@ def test_a_chat_template_is_used_where_there_is_one(generator):
     assert answer == plain.generate(request("<hello>:"), STRONG).completions
     assert answer != plain.generate(request("hello"), STRONG).completions
     assert answer == generator.generate(request("<hello>:"), STRONG).completions
+
+
+def test_only_without_a_template_does_the_tokenizer_add_its_special_tokens(generator):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<eos> $A", special_tokens=[("<eos>", EOS)]
+    )
+    chat = TransformersGenerator(model=generator.model, tokenizer=tokenizer)
+    plain = TransformersGenerator(model=generator.model, tokenizer=tokenizer, chat_template="none")
+    expected = generator.generate(request("<hello>:"), STRONG).completions
+    assert chat.generate(request("hello"), STRONG).completions == expected
+    assert plain.generate(request("<hello>:"), STRONG).completions != expected
 
 
 def test_a_prompt_that_does_not_fit_the_context_is_refused(generator):

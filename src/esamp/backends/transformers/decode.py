@@ -143,7 +143,8 @@ def generate(
         streamer: As in Transformers.
         seed: Seed of this call's private streams of numbers.
         diagnostics: Also return what needs the reference logits.
-        **kwargs: Anything that `model.generate` takes, such as num_return_sequences.
+        **kwargs: Anything that `model.generate` takes, such as num_return_sequences. Stop strings
+            (with their tokenizer) work here only: `model.generate` hands a callable no tokenizer.
 
     Raises:
         UsageError: A setting that sampling with a method cannot honour.

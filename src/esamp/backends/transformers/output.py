@@ -39,13 +39,15 @@ class ESampOutput(GenerateDecoderOnlyOutput):
     logprobs: Float[Tensor, "rows tokens"] = _ALWAYS_SET
     """Log-probability of each token under the distribution it was drawn from."""
     novelty: Float[Tensor, "rows tokens"] | None = None
-    """‖residual‖/‖deep‖ of each token; NaN where it was not steered."""
+    """‖residual‖/‖deep‖ of each token; NaN for the first, and where a state is not finite."""
     distiller_error: Float[Tensor, " steps"] | None = None
     """Mean ‖residual‖²/‖deep‖² of each steered step; NaN where no row had one."""
     reference_logprobs: Float[Tensor, "rows tokens"] | None = None
     """Log-probability of each token under the unsteered distribution. Diagnostics only."""
     kl: Float[Tensor, "rows tokens"] | None = None
-    """KL(drawn from‖reference) at each token, in nats. Diagnostics only."""
+    """KL(drawn from‖reference) at each token, in nats. Diagnostics only.
+
+    Where truncation judges the fused logits, the reference here is not truncated."""
     entropy: Float[Tensor, "rows tokens"] | None = None
     """Entropy of what was drawn from, in nats. Diagnostics only."""
     reference_entropy: Float[Tensor, "rows tokens"] | None = None

@@ -94,9 +94,12 @@ def choose_seed(seed: SupportsIndex | None) -> int:
     """Return the call's seed; without one, draw it from torch's global generator, once."""
     if seed is None:
         return int(torch.randint(2**63 - 1, ()))
-    number = operator.index(seed)
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = -1
     if not 0 <= number < 2**63:
-        raise UsageError(f"esamp_seed is {number}: give a whole number from 0 to 2^63 - 1")
+        raise UsageError(f"esamp_seed is {seed!r}: give a whole number from 0 to 2^63 - 1")
     return number
 
 
