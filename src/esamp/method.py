@@ -153,3 +153,37 @@ class Vanilla:
     def start(self, call: Call) -> Steering:
         """Return the steering that changes nothing."""
         return Steering()
+
+
+class Wrapper:
+    """A method in front of another: it shares all settings that loops and backends ask for."""
+
+    @property
+    def within(self) -> Method:
+        """The method within."""
+        raise NotImplementedError
+
+    @property
+    def scope(self) -> Scope:
+        """Scope of the method within."""
+        return self.within.scope
+
+    @property
+    def truncation(self) -> Truncation:
+        """Truncation of the method within."""
+        return self.within.truncation
+
+    @property
+    def layer(self) -> int:
+        """Layer of the method within."""
+        return self.within.layer
+
+    @property
+    def needs_reference(self) -> bool:
+        """As the method within."""
+        return self.within.needs_reference
+
+    @property
+    def inert(self) -> bool:
+        """As the method within."""
+        return self.within.inert

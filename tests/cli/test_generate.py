@@ -86,6 +86,17 @@ def test_the_view_shows_every_sample(run, checkpoint):
     assert "shaded by novelty" in out
 
 
+def test_the_comparison_says_what_it_does_not_show(run, checkpoint):
+    pytest.importorskip("sentence_transformers")
+    code, out, err = run(
+        "generate", STORY, "--samples", "2", "--max-new-tokens", "8", "--model", checkpoint,
+        "--compare",
+    )  # fmt: skip
+    assert code == 0
+    assert out.count("Vendi score") == 2
+    assert "hint: ESamp also sharpens" in " ".join(err.split())
+
+
 def test_a_prompt_longer_than_the_context_is_refused(run, checkpoint):
     code, _, err = run("generate", "word " * 9000, "--model", checkpoint)
     assert code == 2

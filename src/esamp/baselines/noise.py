@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from esamp.explorer import ESamp, Explorer
-from esamp.method import Call, Scope, Step, Truncation
+from esamp.method import Call, Step, Wrapper
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianNoise:
+class GaussianNoise(Wrapper):
     """ESamp with the residual's direction drawn at random."""
 
     esamp: ESamp = ESamp()
@@ -26,29 +26,9 @@ class GaussianNoise:
     name: str = "noise"
 
     @property
-    def scope(self) -> Scope:
-        """Who shares a group."""
-        return self.esamp.scope
-
-    @property
-    def truncation(self) -> Truncation:
-        """Which logits truncation judges."""
-        return self.esamp.truncation
-
-    @property
-    def layer(self) -> int:
-        """Block whose output is shown as shallow."""
-        return self.esamp.layer
-
-    @property
-    def needs_reference(self) -> bool:
-        """No logits are reweighted."""
-        return False
-
-    @property
-    def inert(self) -> bool:
-        """Whether nothing is steered unless a request asks for its own β."""
-        return self.esamp.inert
+    def within(self) -> ESamp:
+        """Where the rest comes from."""
+        return self.esamp
 
     def start(self, call: Call) -> "NoiseExplorer":
         """Return fresh distillers and a private generator."""

@@ -8,7 +8,7 @@ import typer
 from esamp.cli.console import model_loading, progress_bar, talk, write_json
 from esamp.cli.settings import BackendName, DistillerName, MethodName, build_esamp, describe
 from esamp.errors import UsageError
-from esamp.generation import Completion, Generation, Request, Sampling, Stats
+from esamp.generation import Generation, Request, Sampling
 from esamp.method import Method, Truncation, Vanilla
 
 
@@ -109,15 +109,5 @@ def measure(runs: dict[str, Generation]) -> dict[str, dict[str, float]]:
 
 def to_json(run: Generation) -> dict[str, Any]:
     """Return samples and stats of a one-prompt run as JSON data."""
-    return {
-        "samples": [_sample(each) for each in run.completions[0]],
-        "stats": _stats(run.stats),
-    }
-
-
-def _sample(sample: Completion) -> dict[str, Any]:
-    return dataclasses.asdict(sample)
-
-
-def _stats(stats: Stats) -> dict[str, Any]:
-    return dataclasses.asdict(stats) | {"tokens_per_second": stats.tokens_per_second}
+    stats = dataclasses.asdict(run.stats) | {"tokens_per_second": run.stats.tokens_per_second}
+    return {"samples": [dataclasses.asdict(each) for each in run.completions[0]], "stats": stats}

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from esamp.method import Call, Method, Push, Scope, Steering, Step, Truncation
+from esamp.method import Call, Method, Push, Steering, Step, Wrapper
 
 
 @dataclass(kw_only=True)
-class Timed:
+class Timed(Wrapper):
     """A method that keeps account of its own seconds, over all calls.
 
     On a GPU each mark waits for the device, so the share is right and the total is slower.
@@ -29,34 +29,14 @@ class Timed:
         return self.own_seconds / self.step_seconds
 
     @property
+    def within(self) -> Method:
+        """The method that is timed."""
+        return self.method
+
+    @property
     def name(self) -> str:
         """Name of the method within."""
         return self.method.name
-
-    @property
-    def scope(self) -> Scope:
-        """Scope of the method within."""
-        return self.method.scope
-
-    @property
-    def truncation(self) -> Truncation:
-        """Truncation of the method within."""
-        return self.method.truncation
-
-    @property
-    def layer(self) -> int:
-        """Layer of the method within."""
-        return self.method.layer
-
-    @property
-    def needs_reference(self) -> bool:
-        """As the method within."""
-        return self.method.needs_reference
-
-    @property
-    def inert(self) -> bool:
-        """As the method within."""
-        return self.method.inert
 
     def start(self, call: Call) -> "TimedSteering":
         """Return the method's steering, timed."""

@@ -24,6 +24,7 @@ from backends.transformers.calls import (
     sample,
 )
 from esamp import Decoding, ESamp, InertWarning, MLPDistiller, ModelError, UsageError, Vanilla
+from esamp.backends.transformers import decode
 from tiny import FAMILIES, PAD, batch, tiny, tiny_tokenizer
 
 TRUNCATED = {"top_k": 30, "top_p": 0.9, "temperature": 0.8}
@@ -491,6 +492,26 @@ def test_other_ways_of_decoding_are_refused_by_name(options):
     greedy = {"do_sample": False, "samples": 1, "method": Vanilla()}
     with pytest.raises(UsageError, match=next(iter(options))):
         sample(tiny("llama"), SHORT, **greedy | options)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_seed_that_is_no_whole_number_is_refused_by_name():
+    with pytest.raises(UsageError, match=r"esamp_seed is 1\.5"):
+        sample(tiny("llama"), SHORT, seed=1.5)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_model_sharded_over_processes_is_refused(monkeypatch, processes):
+    """The others would wait for the rows of this one; with one process there are no others."""
+    monkeypatch.setattr(decode, "is_fsdp_managed_module", lambda model: True)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: processes)
+    model = tiny("llama")
+    if processes == 1:
+        decode.check_config(model, model.generation_config)
+    else:
+        with pytest.raises(UsageError, match="sharded over processes"):
+            decode.check_config(model, model.generation_config)
 
 
 def test_stop_strings_are_honoured_beside_a_users_own_criteria():

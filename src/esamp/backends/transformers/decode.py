@@ -23,7 +23,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 from esamp.backends.transformers.output import ESampOutput, Recorder
 from esamp.backends.transformers.rows import Betas, Rows, choose_seed, row_betas
 from esamp.backends.transformers.scores import Judge
-from esamp.backends.transformers.session import Session
+from esamp.backends.transformers.session import Session, Shown
 from esamp.backends.transformers.states import Taps, check_states, describe_head
 from esamp.errors import InertWarning, ModelError, UsageError
 from esamp.explorer import ESamp
@@ -225,7 +225,7 @@ class _Loop:
             remaining = int(unfinished.sum())  # the loop's one wait for the device
             if remaining == 0:
                 return self._output(input_ids, recorder, extras, may_drop)
-            if may_drop and session.can_drop():
+            if may_drop:
                 session.drop_finished(unfinished, remaining)
 
     def _output(
@@ -273,7 +273,7 @@ class _Extras:
         """Whether something is collected that the model gives for its whole batch only."""
         return self.attentions is not None or self.hidden_states is not None
 
-    def add(self, session: Session, scores: Float[Tensor, "active vocab"], shown: Any) -> None:
+    def add(self, session: Session, scores: Float[Tensor, "active vocab"], shown: Shown) -> None:
         if self.scores is not None:
             self.scores += (session.of_all(scores, 0.0),)
         if self.logits is not None:

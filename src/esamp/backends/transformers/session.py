@@ -17,7 +17,7 @@ from esamp.layout import Layout
 from esamp.method import Call, Push, Steering, Step
 
 DROP_SHARE = 0.25
-"""Finished share of the batch from which it pays to copy the cache without them (measured)."""
+"""Finished share of the batch from which finished rows leave it; that costs a copy of the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +158,8 @@ class Session:
         )
 
     def drop_finished(self, unfinished: Bool[Tensor, " rows"], remaining: int) -> None:
-        """Take finished rows out of the batch once enough of them have gathered."""
-        if remaining > (1 - DROP_SHARE) * self.size:
+        """Take finished rows out of the batch, if enough have gathered and the cache allows it."""
+        if remaining > (1 - DROP_SHARE) * self.size or not self.can_drop():
             return
         keep = self.of_active(unfinished).nonzero()[:, 0]
         self.active = keep if self.active is None else self.active[keep]
