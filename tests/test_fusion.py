@@ -3,8 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esamp.fusion import fuse_logits, fuse_survivors, push_states
+from esamp.fusion import fit, fuse_logits, fuse_survivors, push_states
+from esamp.method import Push
 from esamp.sampling import top_k
+from steps import random_step
 
 ROWS, HIDDEN, VOCAB = 4, 6, 11
 BETAS = st.floats(0, 4)
@@ -92,3 +94,43 @@ def test_a_row_that_is_not_steered_keeps_its_scores_bit_for_bit(beta):
     fused = head(push_states(deep, residual, torch.tensor(beta, dtype=torch.float64)))
     processed = top_k(reference / 0.7, 4)
     assert torch.equal(fuse_survivors(processed, reference, fused, 0.7), processed)
+
+
+def pushed_too_far(value):
+    """A step and its push, of which one entry in row 1 is large."""
+    step = random_step([0, 0, 0])
+    states = step.deep + 1
+    states[1, 2] = value
+    return step, Push(states, torch.tensor([0.5, 0.6, torch.nan]))
+
+
+@pytest.mark.parametrize("value", [65_536.0, -1e30])
+def test_a_push_that_float16_cannot_hold_is_left_alone(value):
+    step, push = pushed_too_far(value)
+    states, novelty = fit(push, step, torch.float16)
+    assert torch.equal(states[1], step.deep[1])
+    assert torch.equal(states[[0, 2]], push.states[[0, 2]])
+    assert torch.equal(novelty.isnan(), torch.tensor([False, True, True]))
+    assert novelty[0] == push.novelty[0]
+
+
+def test_a_push_that_float16_holds_stays_as_it_is():
+    step, push = pushed_too_far(-65_504.0)
+    states, novelty = fit(push, step, torch.float16)
+    assert torch.equal(states, push.states)
+    assert novelty.isnan().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_wider_types_hold_every_push(dtype):
+    step, push = pushed_too_far(1e30)
+    states, novelty = fit(push, step, dtype)
+    assert states is push.states
+    assert novelty is push.novelty
+
+
+def test_a_push_without_novelty_can_be_left_alone_too():
+    step, push = pushed_too_far(1e30)
+    states, novelty = fit(push._replace(novelty=None), step, torch.float16)
+    assert torch.equal(states[1], step.deep[1])
+    assert novelty is None

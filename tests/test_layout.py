@@ -59,5 +59,5 @@ def test_a_batch_without_rows_has_groups_and_no_places(capacity):
 
 @pytest.mark.parametrize("group", [-1, 2])
 def test_a_group_outside_the_bank_is_refused(group):
-    with pytest.raises(IndexError, match=f"row 1 belongs to group {group}, the bank holds 2"):
+    with pytest.raises(IndexError, match=f"row 1 belongs to group {group}, there are 2"):
         Layout.of([0, group], 2)

@@ -19,7 +19,11 @@ from esamp.layout import Layout
 
 @runtime_checkable
 class Bank(Protocol):
-    """The distillers of all groups. State is fp32 and deterministic."""
+    """The distillers of all groups. State is fp32 and deterministic.
+
+    A layout may have fewer groups than the bank: then a step works on the first ones only, so open
+    groups are kept in front.
+    """
 
     def predict(
         self, shallow: Float[Tensor, "rows hidden"], layout: Layout
@@ -37,6 +41,9 @@ class Bank(Protocol):
 
     def reset(self, groups: Int[Tensor, " some"]) -> None:
         """Make the distillers of some groups new."""
+
+    def move(self, source: int, target: int) -> None:
+        """Put one group's distiller in place of another's; what is left behind is undefined."""
 
 
 @runtime_checkable
@@ -97,8 +104,9 @@ class MeanBank:
         self, shallow: Float[Tensor, "rows hidden"], layout: Layout
     ) -> Float[Tensor, "rows hidden"]:
         """Return the mean of each row's group; zero before the first state."""
-        weight = self.count + self._ridge
-        return torch.where(weight > 0, self.total / weight, 0.0)[layout.group]
+        weight = self.count[: layout.groups] + self._ridge
+        mean = self.total[: layout.groups] / weight
+        return torch.where(weight > 0, mean, 0.0)[layout.group]
 
     def learn(
         self,
@@ -109,10 +117,16 @@ class MeanBank:
     ) -> None:
         """Add the taught rows to their groups."""
         mask = layout.pack_mask(taught)
-        self.total += torch.where(mask[..., None], layout.pack(deep), 0.0).sum(dim=1)
-        self.count += mask.sum(dim=1, keepdim=True)
+        taken = torch.where(mask[..., None], layout.pack(deep), 0.0)
+        self.total[: layout.groups] += taken.sum(dim=1)
+        self.count[: layout.groups] += mask.sum(dim=1, keepdim=True)
 
     def reset(self, groups: Int[Tensor, " some"]) -> None:
         """Forget the sums of some groups."""
         self.total.index_fill_(0, groups, 0.0)
         self.count.index_fill_(0, groups, 0.0)
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a group's sums."""
+        self.total[target] = self.total[source]
+        self.count[target] = self.count[source]

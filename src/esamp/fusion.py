@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from esamp.method import Push, Step
+
 
 def push_states(
     deep: Float[Tensor, "rows hidden"],
@@ -19,6 +21,16 @@ def push_states(
 ) -> Float[Tensor, "rows hidden"]:
     """Return deep + β·residual, the state whose logits are the fused ones; β for all or per row."""
     return deep + beta[..., None] * residual
+
+
+def fit(push: Push, step: Step, dtype: torch.dtype) -> Push:
+    """Leave rows alone whose pushed state is too large for the model's dtype (float16: 65504)."""
+    if dtype != torch.float16:
+        return push
+    fits = push.states.to(dtype).isfinite().all(dim=-1)
+    states = torch.where(fits[:, None], push.states, step.deep)
+    novelty = None if push.novelty is None else push.novelty.where(fits, torch.nan)
+    return Push(states, novelty)
 
 
 def fuse_logits(

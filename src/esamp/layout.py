@@ -7,10 +7,20 @@ rows that finish in between are masked, not moved.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
+
+
+def upload(values: Sequence[Any], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Bring numbers to the device without waiting for what it is doing.
+
+    A fresh pinned tensor each time: torch keeps it until the copy is done.
+    """
+    pinned = torch.device(device).type == "cuda"
+    return torch.tensor(values, dtype=dtype, pin_memory=pinned).to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Layout:
 
         Args:
             groups: Group of each row, each in `range(capacity)`.
-            capacity: How many groups the bank holds.
+            capacity: How many groups there are; a bank may hold more.
             device: Where the rows are.
 
         Raises:
@@ -43,7 +53,7 @@ class Layout:
         seats: list[list[int]] = [[] for _ in range(capacity)]
         for row, group in enumerate(groups):
             if not 0 <= group < capacity:
-                raise IndexError(f"row {row} belongs to group {group}, the bank holds {capacity}")
+                raise IndexError(f"row {row} belongs to group {group}, there are {capacity}")
             seats[group].append(row)
         places = max((len(rows) for rows in seats), default=0)
         index = [rows + [0] * (places - len(rows)) for rows in seats]
@@ -53,15 +63,15 @@ class Layout:
             for seat, row in enumerate(rows):
                 place[row] = group * places + seat
         return cls(
-            torch.tensor(index, dtype=torch.long, device=device).view(capacity, places),
-            torch.tensor(occupied, dtype=torch.bool, device=device).view(capacity, places),
-            torch.tensor(place, dtype=torch.long, device=device),
-            torch.tensor(groups, dtype=torch.long, device=device),
+            upload(index, torch.long, device).view(capacity, places),
+            upload(occupied, torch.bool, device).view(capacity, places),
+            upload(place, torch.long, device),
+            upload(groups, torch.long, device),
         )
 
     @property
     def groups(self) -> int:
-        """How many groups the bank holds."""
+        """How many groups there are."""
         return self.index.shape[0]
 
     def pack(self, values: Shaped[Tensor, "rows width"]) -> Shaped[Tensor, "groups places width"]:

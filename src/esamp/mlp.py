@@ -76,7 +76,7 @@ class MLPBank:
         self, shallow: Float[Tensor, "rows hidden"], layout: Layout
     ) -> Float[Tensor, "rows hidden"]:
         """Run each row through its group's network."""
-        return layout.unpack(self._forward(self.weights, layout.pack(shallow)))
+        return layout.unpack(self._forward(self.weights[: layout.groups], layout.pack(shallow)))
 
     def learn(
         self,
@@ -91,30 +91,35 @@ class MLPBank:
             mask = layout.pack_mask(taught)
             inputs = torch.where(mask[..., None], layout.pack(shallow), 0.0)
             targets = torch.where(mask[..., None], layout.pack(deep), 0.0)
-            weights = self.weights.detach().requires_grad_()
+            weights = self.weights[: layout.groups].detach().requires_grad_()
             squared = (self._forward(weights, inputs) - targets).square().sum(dim=-1)
             losses = (squared * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
             (gradient,) = torch.autograd.grad(losses.sum(), weights)
-        self.gradient.copy_(gradient)
+        self.gradient[: layout.groups] = gradient
         self._adam(active=mask.any(dim=1, keepdim=True))
 
     def _adam(self, active: Bool[Tensor, "groups 1"]) -> None:
-        """Adam as `torch.optim.Adam` does it, on the groups that are active."""
+        """Adam as `torch.optim.Adam` does it, on those of the first groups that are active."""
         settings = self._settings
-        norm = self.gradient.norm(dim=1, keepdim=True)
+        weights, gradient, first, second, steps = (state[: len(active)] for state in self._state)
+        norm = gradient.norm(dim=1, keepdim=True)
         # Two gated blocks raise a large input to its fourth power: such a step is left out.
         active = active & norm.isfinite()
-        self.gradient.copy_(self.gradient.where(active, 0.0))
+        gradient.copy_(gradient.where(active, 0.0))
         norm = norm.where(active, 0.0)
-        self.gradient.mul_((settings.clip / (norm + 1e-6)).clamp(max=1.0))
+        gradient.mul_((settings.clip / (norm + 1e-6)).clamp(max=1.0))
         on = active.float()
-        self.steps += on
-        self.first_moment.lerp_(self.gradient, on * (1 - BETAS[0]))
-        self.second_moment.lerp_(self.gradient.square(), on * (1 - BETAS[1]))
-        steps = self.steps.clamp(min=1)
-        rate = on * settings.learning_rate / (1 - BETAS[0] ** steps)
-        spread = (self.second_moment / (1 - BETAS[1] ** steps)).sqrt_().add_(settings.epsilon)
-        self.weights.sub_(rate * self.first_moment / spread)
+        steps += on
+        first.lerp_(gradient, on * (1 - BETAS[0]))
+        second.lerp_(gradient.square(), on * (1 - BETAS[1]))
+        count = steps.clamp(min=1)
+        rate = on * settings.learning_rate / (1 - BETAS[0] ** count)
+        spread = (second / (1 - BETAS[1] ** count)).sqrt_().add_(settings.epsilon)
+        weights.sub_(rate * first / spread)
+
+    @property
+    def _state(self) -> tuple[Tensor, ...]:
+        return self.weights, self.gradient, self.first_moment, self.second_moment, self.steps
 
     def _forward(
         self,
@@ -129,8 +134,13 @@ class MLPBank:
     def reset(self, groups: Int[Tensor, " some"]) -> None:
         """Give some groups their initial weights again."""
         self.weights.index_copy_(0, groups, self._initial.expand(len(groups), -1))
-        for state in (self.gradient, self.first_moment, self.second_moment, self.steps):
+        for state in self._state[1:]:
             state.index_fill_(0, groups, 0.0)
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a group's weights and Adam's state."""
+        for state in self._state:
+            state[target] = state[source]
 
 
 def _initial_weights(settings: MLPDistiller, hidden: int) -> Float[Tensor, " parameters"]:

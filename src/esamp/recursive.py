@@ -10,6 +10,7 @@ squares, by the Woodbury identity). φᵀPφ is the leverage of a row. There is 
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -56,6 +57,15 @@ class RecursiveDistiller:
         return 4 * (width * hidden + width * width)
 
 
+class _Seen(NamedTuple):
+    """What `predict` has computed, which `learn` needs again if it is taught the same states."""
+
+    shallow: Tensor
+    layout: Layout
+    features: Float[Tensor, "groups places features"]
+    predicted: Float[Tensor, "groups places hidden"]
+
+
 class RecursiveBank:
     """Weights B and inverse covariance P of all groups."""
 
@@ -71,6 +81,7 @@ class RecursiveBank:
         self.weights = torch.zeros(groups, width, hidden, device=device)
         self.inverse = torch.zeros(groups, width, width, device=device)
         self.inverse.diagonal(dim1=1, dim2=2).fill_(self._prior)
+        self._seen: _Seen | None = None
 
     def featurise(self, shallow: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows features"]:
         """Return φ(shallow), the bias feature last."""
@@ -82,7 +93,10 @@ class RecursiveBank:
         self, shallow: Float[Tensor, "rows hidden"], layout: Layout
     ) -> Float[Tensor, "rows hidden"]:
         """Return Φ·B, each row with its group's B."""
-        return layout.unpack(layout.pack(self.featurise(shallow)) @ self.weights)
+        features = layout.pack(self.featurise(shallow))
+        predicted = features @ self.weights[: layout.groups]
+        self._seen = _Seen(shallow, layout, features, predicted)
+        return layout.unpack(predicted)
 
     def learn(
         self,
@@ -93,44 +107,64 @@ class RecursiveBank:
     ) -> None:
         """Absorb the taught rows. A masked row is a row of zeros, which changes nothing."""
         mask = layout.pack_mask(taught)[..., None]
+        seen, self._seen = self._seen, None
+        predicted = None
+        if seen is not None and seen.shallow is shallow and seen.layout is layout:
+            packed, predicted = seen.features, seen.predicted[:, :BLOCK]
+        else:
+            packed = layout.pack(self.featurise(shallow))
         # `where`, not a product: a masked row may hold NaN, and NaN·0 would poison B for good.
-        features = torch.where(mask, layout.pack(self.featurise(shallow)), 0.0)
+        features = torch.where(mask, packed, 0.0)
         targets = torch.where(mask, layout.pack(deep), 0.0)
         for phi, target in zip(
             features.split(BLOCK, dim=1), targets.split(BLOCK, dim=1), strict=True
         ):
-            self._absorb(phi, target)
+            if predicted is None:
+                error = target - phi @ self.weights[: len(phi)]
+            else:
+                error = torch.where(mask[:, :BLOCK], target - predicted, 0.0)
+                predicted = None  # for the next block B is another
+            self._absorb(phi, error)
 
     def _absorb(
         self,
         phi: Float[Tensor, "groups block features"],
-        target: Float[Tensor, "groups block hidden"],
+        error: Float[Tensor, "groups block hidden"],
     ) -> None:
-        """One exact step. With S = L·Lᵀ both updates are products of L⁻¹·[Φ·P, Y − Φ·B].
+        """One exact step of the first groups, from features and what B leaves unexplained.
 
-        P is changed by −VᵀV, so it stays symmetric. `cholesky_ex` leaves out the check of its
-        result, which would wait for the device: S is I plus a positive matrix.
+        With S = L·Lᵀ both updates are products of L⁻¹·[Φ·P, Y − Φ·B]. P is changed by −VᵀV, so it
+        stays symmetric. `cholesky_ex` leaves out the check of its result, which would wait for the
+        device: S is I plus a positive matrix.
         """
-        gain = phi @ self.inverse
+        weights, inverse = self.weights[: len(phi)], self.inverse[: len(phi)]
+        gain = phi @ inverse
         covariance = gain @ phi.mT
         covariance.diagonal(dim1=1, dim2=2).add_(1.0)
         factor, _ = torch.linalg.cholesky_ex(covariance)
-        error = torch.baddbmm(target, phi, self.weights, alpha=-1)
         half_gain, half_error = torch.linalg.solve_triangular(
             factor, torch.cat([gain, error], dim=-1), upper=False
         ).split([gain.shape[-1], error.shape[-1]], dim=-1)
-        self.weights.baddbmm_(half_gain.mT, half_error)
-        self.inverse.baddbmm_(half_gain.mT, half_gain, alpha=-1)
+        weights.baddbmm_(half_gain.mT, half_error)
+        inverse.baddbmm_(half_gain.mT, half_gain, alpha=-1)
 
     def leverage(
         self, shallow: Float[Tensor, "rows hidden"], layout: Layout
     ) -> Float[Tensor, " rows"]:
         """Return φᵀPφ, how far a row lies from what its group has seen."""
         phi = layout.pack(self.featurise(shallow))
-        return layout.unpack(((phi @ self.inverse) * phi).sum(dim=-1, keepdim=True))[:, 0]
+        inverse = self.inverse[: layout.groups]
+        return layout.unpack(((phi @ inverse) * phi).sum(dim=-1, keepdim=True))[:, 0]
 
     def reset(self, groups: Int[Tensor, " some"]) -> None:
         """Make the distillers of some groups predict zero again."""
+        self._seen = None
         self.weights.index_fill_(0, groups, 0.0)
         self.inverse.index_fill_(0, groups, 0.0)
         self.inverse.diagonal(dim1=1, dim2=2).index_fill_(0, groups, self._prior)
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a group's B and P."""
+        self._seen = None
+        self.weights[target] = self.weights[source]
+        self.inverse[target] = self.inverse[source]

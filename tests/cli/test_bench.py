@@ -2,26 +2,26 @@ import json
 
 import pytest
 
-from esamp.cli.bench import compare
 from esamp.explorer import ESamp
 
 
-def test_ratio_is_vanilla_time_over_esamp_time_and_share_is_measured_apart(monkeypatch):
+@pytest.mark.parametrize(("baseline", "ratio"), [("vanilla", 0.5), ("stock", 2.0)])
+def test_ratio_is_the_baselines_time_over_esamps_and_share_is_measured_apart(
+    monkeypatch, baseline, ratio
+):
     import esamp.cli.bench as bench
 
     now = [0.0]
     cost = {"NoneType": 4.0, "Vanilla": 1.0, "ESamp": 2.0}
 
     def run(method):
-        if type(method).__name__ == "Timed":
-            method.own_seconds, method.step_seconds = 1.0, 50.0
-        else:
-            now[0] += cost[type(method).__name__]
+        now[0] += cost[type(method).__name__]
 
     monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
     shares = []
-    result = compare((run, 576), ESamp(), rounds=3, tokens=100, progress=shares.append)
-    assert result["ratio"] == result["ratio_low"] == result["ratio_high"] == 0.5
+    arms = bench.Arms(run=run, share=lambda method: 0.02, baseline=baseline, hidden=576)
+    result = bench.compare(arms, ESamp(), rounds=3, tokens=100, progress=shares.append)
+    assert result["ratio"] == result["ratio_low"] == result["ratio_high"] == ratio
     assert result["stock_tokens_per_second"] == 25
     assert result["overhead_share"] == 0.02
     assert result["state_bytes_per_group"] == 4 * (257 * 576 + 257 * 257)
@@ -39,5 +39,6 @@ def test_the_contract_of_the_json(run, checkpoint):
     assert set(result) == {
         "stock_tokens_per_second", "vanilla_tokens_per_second", "esamp_tokens_per_second",
         "ratio", "ratio_low", "ratio_high", "overhead_share", "state_bytes_per_group", "machine",
+        "backend", "baseline",
     }  # fmt: skip
     assert 0 < result["overhead_share"] < 1

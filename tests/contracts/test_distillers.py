@@ -115,6 +115,56 @@ def test_a_reset_group_is_new_and_the_others_go_on(distiller):
             assert torch.equal(value[[1, 2]], state(taught)[name][[1, 2]]), name
 
 
+@pytest.mark.parametrize(("source", "target"), [(3, 0), (0, 3), (2, 1)])
+def test_a_moved_group_stands_where_another_was_and_the_others_stay(distiller, source, target):
+    bank, before = (teach(distiller.open(CAPACITY, HIDDEN, "cpu")) for _ in range(2))
+    bank.move(source, target)
+    others = [group for group in range(CAPACITY) if group not in (source, target)]
+    for name, value in state(bank).items():
+        if len(value) == CAPACITY:
+            assert torch.equal(value[target], state(before)[name][source]), name
+            assert torch.equal(value[others], state(before)[name][others]), name
+
+
+def test_a_moved_group_goes_on_as_it_would_have(distiller):
+    """It is a copy: what comes to stand where it was changes nothing of it."""
+    bank, other = (teach(distiller.open(CAPACITY, HIDDEN, "cpu")) for _ in range(2))
+    rows = [row for row, group in enumerate(GROUPS) if group == 2]
+    bank.move(2, 1)
+    bank.reset(torch.tensor([2]))
+    teach(bank, rows=rows, layout=Layout.of([1] * 3, CAPACITY))
+    teach(other, rows=rows, layout=Layout.of([2] * 3, CAPACITY))
+    shallow = random_states(3, seed=77)
+    torch.testing.assert_close(
+        bank.predict(shallow, Layout.of([1] * 3, CAPACITY)),
+        other.predict(shallow, Layout.of([2] * 3, CAPACITY)),
+    )
+
+
+def test_fewer_groups_than_the_bank_holds_are_its_first_ones(distiller):
+    few = {"rows": [1, 4, 0, 2], "layout": Layout.of([0, 0, 1, 1], 2)}
+    large, small = (teach(distiller.open(groups, HIDDEN, "cpu"), **few) for groups in (CAPACITY, 2))
+    shallow = random_states(4, seed=77)
+    predicted = large.predict(shallow, few["layout"])
+    torch.testing.assert_close(predicted, small.predict(shallow, few["layout"]))
+    for name, value in state(large).items():
+        if len(value) == CAPACITY:
+            torch.testing.assert_close(value[:2], state(small)[name], msg=name)
+
+
+def test_groups_behind_those_of_a_layout_are_left_alone(distiller):
+    bank, before = (teach(distiller.open(CAPACITY, HIDDEN, "cpu")) for _ in range(2))
+    layout = Layout.of([0, 0, 1, 1], 2)
+    bank.predict(random_states(4, seed=77), layout)
+    teach(bank, rows=[1, 4, 0, 2], layout=layout)
+    for name, value in state(bank).items():
+        if len(value) == CAPACITY:
+            assert torch.equal(value[2:], state(before)[name][2:]), name
+    shallow = random_states(ROWS, seed=77)
+    moved = (bank.predict(shallow, LAYOUT) != before.predict(shallow, LAYOUT)).any(dim=-1)
+    assert moved.tolist() == [group < 2 for group in GROUPS]
+
+
 def test_an_empty_batch_is_no_step(distiller):
     bank, empty = distiller.open(CAPACITY, HIDDEN, "cpu"), Layout.of([], CAPACITY)
     assert bank.predict(torch.zeros(0, HIDDEN), empty).shape == (0, HIDDEN)

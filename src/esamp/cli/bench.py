@@ -1,14 +1,24 @@
-"""`esamp bench decode`: what ESamp costs, against our own plain loop and Transformers' own."""
+"""`esamp bench decode`: what ESamp costs, against plain decoding on the same engine."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 import typer
 from rich.console import Console
 
-from esamp.cli.console import machine, model_loading, progress_bar, write_json
+from esamp.cli.backend import demo_model
+from esamp.cli.console import (
+    machine,
+    model_loading,
+    only_data_on_stdout,
+    progress_bar,
+    write_json,
+)
 from esamp.cli.settings import BackendName, DistillerName, build_esamp
 from esamp.cli.timing import Timed
 from esamp.errors import UsageError
@@ -51,41 +61,70 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     ):
         if value < least:
             raise UsageError(f"{name} is {value}: give {least} or more")
-    assert backend == "transformers", "the only backend so far"
     chosen = build_esamp(beta, distiller)
-    arms = transformers_arms(model, dtype, prompts, samples, max_new_tokens)
-    with progress_bar("decoding") as progress:
-        result = compare(arms, chosen, rounds, prompts * samples * max_new_tokens, progress)
-    result["machine"] = machine()
+    shape = Shape(prompts=prompts, samples=samples, max_new_tokens=max_new_tokens)
+    with only_data_on_stdout():
+        arms = (vllm_arms if backend == "vllm" else transformers_arms)(model, dtype, shape)
+        with progress_bar("decoding") as progress:
+            result = compare(arms, chosen, rounds, shape.tokens, progress)
+    result |= {"backend": backend, "machine": machine()}
     if json:
         write_json(result)
     else:
         Console().print(result)
 
 
-Arm = Callable[[Method | None], None]
-"""Decodes the whole batch once with a method; None is the engine's own sampling."""
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What every arm decodes."""
+
+    prompts: int
+    samples: int
+    max_new_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one run."""
+        return self.prompts * self.samples * self.max_new_tokens
+
+    @property
+    def texts(self) -> list[str]:
+        """Different prompts."""
+        return [
+            f"Write a story about {TOPICS[number % len(TOPICS)]}, number {number}."
+            for number in range(self.prompts)
+        ]
 
 
-def transformers_arms(
-    model: str | None, dtype: str, prompts: int, samples: int, max_new_tokens: int
-) -> tuple[Arm, int]:
-    """Return a function that runs one arm, and the model's hidden size."""
+@dataclass(frozen=True, kw_only=True)
+class Arms:
+    """A backend, ready to be timed."""
+
+    run: Callable[[Method | None], None]
+    """Decodes the whole batch once with a method; None is the engine's own sampling."""
+    share: Callable[[ESamp], float]
+    """Decodes once more, and returns which share of the steps is the method's own."""
+    baseline: Literal["stock", "vanilla"]
+    """What ESamp is compared to: the engine without us, or our own loop without ESamp."""
+    hidden: int
+
+
+def transformers_arms(model: str | None, dtype: str, shape: Shape) -> Arms:
+    """Return the arms on Transformers; its own sampling is slow, so the baseline is our loop."""
     from esamp.backends.transformers import generate
     from esamp.backends.transformers.generator import TransformersGenerator
 
     with model_loading():
         generator = TransformersGenerator.load(model, dtype=dtype)
     loaded, tokenizer = generator.model, generator.tokenizer
-    texts = [f"Write a story about {TOPICS[n % len(TOPICS)]}, number {n}." for n in range(prompts)]
-    inputs = tokenizer(texts, return_tensors="pt", padding=True).to(loaded.device)
+    inputs = tokenizer(shape.texts, return_tensors="pt", padding=True).to(loaded.device)
     # No end token: every arm decodes the same number of tokens, of the same number of rows.
     loaded.generation_config.eos_token_id = None
     shared: dict[str, Any] = {
         "do_sample": True,
         "top_k": 0,
-        "num_return_sequences": samples,
-        "max_new_tokens": max_new_tokens,
+        "num_return_sequences": shape.samples,
+        "max_new_tokens": shape.max_new_tokens,
         "pad_token_id": tokenizer.pad_token_id,
     }
 
@@ -95,19 +134,71 @@ def transformers_arms(
         else:
             generate(loaded, **inputs, **shared, method=method, seed=0)
 
-    return run, loaded.config.get_text_config(decoder=True).hidden_size
+    def share(method: ESamp) -> float:
+        timed = Timed(method=method)
+        run(timed)
+        return timed.share
+
+    hidden = loaded.config.get_text_config(decoder=True).hidden_size
+    return Arms(run=run, share=share, baseline="vanilla", hidden=hidden)
+
+
+def vllm_arms(model: str | None, dtype: str, shape: Shape) -> Arms:
+    """Return the arms on vLLM: an engine that is inert, and one that is armed, taking turns."""
+    # On few cores the engine must not compete with the process that feeds it.
+    if not torch.cuda.is_available():
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    from esamp.backends.vllm.generator import start_engine
+
+    name = model or demo_model()
+    room = {"gpu_memory_utilization": 0.42} if torch.cuda.is_available() else {}
+    with model_loading():
+        stock = start_engine(name, dtype, **room)
+        armed = start_engine(name, dtype, additional_config={"esamp": {}}, **room)
+    from vllm import SamplingParams
+
+    set_to: ESamp | None = None
+
+    def prepare(method: ESamp, timing: bool) -> None:
+        nonlocal set_to
+        if method != set_to or timing:
+            settings = {"distiller": asdict(method.distiller), "timing": timing}  # type: ignore[call-overload]
+            armed.collective_rpc("esamp_configure", args=(settings,))
+            set_to = method
+
+    def run(method: Method | None) -> None:
+        extra = None
+        if method is not None:
+            extra = {"esamp_beta": method.beta if isinstance(method, ESamp) else 0.0}
+        if isinstance(method, ESamp):
+            prepare(method, timing=False)
+        params = SamplingParams(
+            n=shape.samples,
+            max_tokens=shape.max_new_tokens,
+            ignore_eos=True,
+            extra_args=extra,
+        )
+        engine = stock if method is None else armed
+        engine.generate(shape.texts, params, use_tqdm=False)
+
+    def share(method: ESamp) -> float:
+        prepare(method, timing=True)
+        run(method)
+        stats = armed.collective_rpc("esamp_stats")[0]
+        return float(stats["own_seconds"] / stats["step_seconds"])
+
+    hidden = armed.llm_engine.model_config.get_hidden_size()
+    return Arms(run=run, share=share, baseline="stock", hidden=hidden)
 
 
 def compare(
-    arms: tuple[Arm, int],
+    arms: Arms,
     method: ESamp,
     rounds: int,
     tokens: int,
     progress: Callable[[float], None],
 ) -> dict[str, Any]:
     """Run every arm once a round, after a round to warm up, and return the figures."""
-    run, hidden = arms
-    timed = Timed(method=method)
     order: dict[Literal["stock", "vanilla", "esamp"], Method | None] = {
         "stock": None,
         "vanilla": Vanilla(),
@@ -117,23 +208,24 @@ def compare(
     for turn in range(rounds + 1):
         for place, (name, arm) in enumerate(order.items()):
             start = time.perf_counter()
-            run(arm)
+            arms.run(arm)
             if turn > 0:
                 seconds[name].append(time.perf_counter() - start)
             progress((turn * len(order) + place + 1) / ((rounds + 1) * len(order) + 1))
-    # Apart, since marks of time cost time on a GPU.
-    run(timed)
     speeds = {name: tokens / statistics.median(times) for name, times in seconds.items()}
     ratios = [
-        plain / steered for plain, steered in zip(seconds["vanilla"], seconds["esamp"], strict=True)
+        plain / steered
+        for plain, steered in zip(seconds[arms.baseline], seconds["esamp"], strict=True)
     ]
     return {
         "stock_tokens_per_second": speeds["stock"],
         "vanilla_tokens_per_second": speeds["vanilla"],
         "esamp_tokens_per_second": speeds["esamp"],
+        "baseline": arms.baseline,
         "ratio": statistics.median(ratios),
         "ratio_low": min(ratios),
         "ratio_high": max(ratios),
-        "overhead_share": timed.share,
-        "state_bytes_per_group": method.distiller.state_bytes(hidden),
+        # Apart from the rounds, since marks of time cost time on a GPU.
+        "overhead_share": arms.share(method),
+        "state_bytes_per_group": method.distiller.state_bytes(arms.hidden),
     }

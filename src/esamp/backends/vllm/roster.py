@@ -1,0 +1,204 @@
+"""Which requests are steered, in which group, and how far each is. Host bookkeeping only.
+
+Both model runners are handed the scheduler's output before a step. It says all that is needed:
+which requests are new, scheduled and finished, and how many tokens of each are computed. A group
+lives from its first request to its last; a preempted request is not finished, and keeps it.
+
+Groups stand in the first slots of the bank, so that a step works on open ones only: when a group
+closes, the last one takes its slot.
+"""
+
+import logging
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from esamp.backends.vllm.parameters import RequestSettings
+from esamp.distiller import Bank
+from esamp.errors import UsageError
+from esamp.explorer import ESamp
+from esamp.layout import upload
+
+logger = logging.getLogger("vllm.esamp")
+
+SIBLING = re.compile(r"\d+_(.+)", re.DOTALL)
+"""vLLM names the children of an n=K request "0_parent", "1_parent", …"""
+
+LEAST_TEMPERATURE = 1e-5
+"""Below it vLLM is greedy, and greedy rows are never steered."""
+
+
+@dataclass(kw_only=True)
+class Group:
+    """Requests that share a distiller."""
+
+    slot: int | None
+    """Where its distiller is; None where no slot was free when its first request came."""
+    members: int = 0
+
+
+@dataclass(kw_only=True)
+class Member:
+    """A request that is steered."""
+
+    beta: float
+    reference: bool
+    """Whether truncation or a penalty judges its unsteered logits: it is fused after them."""
+    sampling: Any
+    """vLLM's `SamplingParams`."""
+    key: Hashable
+    group: Group
+    prompt: int
+    """Tokens of its prompt."""
+    known: int
+    """Tokens that were there when it was last (re)started: a prefill draws nothing before that."""
+    seen: int = 0
+    """Tokens that the model has read after this step."""
+
+    @property
+    def steered(self) -> bool:
+        """Whether this step draws a token of it that is not its first."""
+        return self.seen >= self.known and self.seen > self.prompt
+
+
+class Roster:
+    """The steered requests of an engine, and their groups."""
+
+    def __init__(self, defaults: ESamp, capacity: int, bank: Bank, device: Any) -> None:
+        self._defaults = defaults
+        self._capacity = capacity
+        self._bank = bank
+        self._device = device
+        self.members: dict[str, Member] = {}
+        self._groups: dict[Hashable, Group] = {}
+        self._slots: list[Group] = []
+        self._told = False
+        self.version = 0
+        """Changes with every change of members or slots."""
+
+    @property
+    def open_groups(self) -> int:
+        """Groups that have a distiller."""
+        return len(self._slots)
+
+    def update(self, output: Any) -> None:
+        """Read a `SchedulerOutput`, before the step that it describes."""
+        # In one order on every rank: slots must agree.
+        for request in sorted(output.finished_req_ids):
+            self._leave(request)
+        scheduled = output.num_scheduled_tokens
+        for new in output.scheduled_new_reqs:
+            self._enter(new)
+            member = self.members.get(new.req_id)
+            if member is not None:
+                member.seen = new.num_computed_tokens + scheduled[new.req_id]
+        cached = output.scheduled_cached_reqs
+        for place, request in enumerate(cached.req_ids):
+            member = self.members.get(request)
+            if member is None:
+                continue
+            if request in cached.resumed_req_ids:
+                member.known = member.prompt + cached.num_output_tokens[place]
+            member.seen = cached.num_computed_tokens[place] + scheduled[request]
+
+    def clear(self) -> None:
+        """Forget all requests, whatever state they are in."""
+        self.members.clear()
+        self._groups.clear()
+        self._slots.clear()
+        self.version += 1
+
+    def _enter(self, new: Any) -> None:
+        known = len(new.prefill_token_ids) if new.prefill_token_ids else new.prompt_len
+        member = self.members.get(new.req_id)
+        if member is not None:  # back from preemption, or a longer prompt of a streaming request
+            member.prompt, member.known = new.prompt_len, known
+            return
+        sampling = new.sampling_params
+        if sampling is None or sampling.temperature < LEAST_TEMPERATURE:
+            return
+        try:
+            settings = RequestSettings.parse(sampling.extra_args, self._defaults)
+        except UsageError as error:  # only where admission was bypassed: an engine must not die
+            logger.warning("esamp: request %s is sampled plainly: %s", new.req_id, error)
+            return
+        if settings.beta == 0:
+            return
+        key = group_key(new.req_id, settings, new.lora_request)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(slot=self._open())
+            if group.slot is not None:
+                self._slots.append(group)
+        group.members += 1
+        self.members[new.req_id] = Member(
+            beta=settings.beta,
+            reference=settings.truncation == "reference" and needs_reference(sampling),
+            sampling=sampling,
+            key=key,
+            group=group,
+            prompt=new.prompt_len,
+            known=known,
+        )
+        self.version += 1
+
+    def _open(self) -> int | None:
+        slot = len(self._slots)
+        if slot == self._capacity:
+            if not self._told:
+                logger.warning(
+                    "esamp: all %d groups are open; more are sampled plainly and counted in "
+                    "esamp_rows_fallback_total; raise max_groups",
+                    self._capacity,
+                )
+                self._told = True
+            return None
+        self._bank.reset(upload([slot], torch.long, self._device))
+        return slot
+
+    def _leave(self, request: str) -> None:
+        member = self.members.pop(request, None)
+        if member is None:
+            return
+        self.version += 1
+        group = member.group
+        group.members -= 1
+        if group.members:
+            return
+        del self._groups[member.key]
+        if group.slot is None:
+            return
+        last = self._slots.pop()
+        if last is not group:
+            assert last.slot is not None, "a group in a slot knows it"
+            self._bank.move(last.slot, group.slot)
+            last.slot = group.slot
+            self._slots[group.slot] = last
+
+
+def group_key(request: str, settings: RequestSettings, lora: Any) -> Hashable:
+    """Return what the members of a group have in common; adapters change what states mean."""
+    adapter = None if lora is None else lora.lora_int_id
+    if settings.group is not None:
+        return "name", settings.group, adapter
+    if settings.scope == "shared":
+        return "shared", adapter
+    sibling = SIBLING.fullmatch(request) if settings.scope == "prompt" else None
+    return "prompt", sibling[1] if sibling else request, adapter
+
+
+def needs_reference(sampling: Any) -> bool:
+    """Whether these sampling parameters do something that does not commute with fusion.
+
+    Truncation, and the repetition penalty, which multiplies. What adds (frequency and presence
+    penalties, biases, grammars) gives the same before and after.
+    """
+    return bool(
+        sampling.top_k > 0
+        or sampling.top_p < 1
+        or sampling.min_p > 0
+        or sampling.repetition_penalty != 1
+    )

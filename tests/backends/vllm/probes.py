@@ -1,0 +1,173 @@
+"""What tests do inside the engine's process: record what passes, and break things."""
+
+import torch
+
+from esamp import ESamp, Explorer
+from esamp.layout import Layout
+from esamp.method import Step
+
+from .host import play
+
+
+def worker_of(llm):
+    return llm.llm_engine.model_executor.driver_worker.worker
+
+
+class Recorder:
+    """Keeps, for every steered step, what was shown, what the head read and what was drawn from."""
+
+    def __init__(self, worker):
+        self.pilot, self.model = worker.esamp_pilot, worker.model_runner.get_model()
+        self.steps = []
+        self._show = self.pilot.show
+
+    def __enter__(self):
+        def show(shallow, deep):
+            rows = list(self.pilot._rows())
+            members = {row: self.pilot.roster.members.get(name) for row, name in enumerate(rows)}
+            steered = {row: each for row, each in members.items() if each and each.steered}
+            reads = self._show(shallow, deep)
+            if reads is not None:
+                self.steps.append(
+                    {
+                        "requests": [rows[row] for row in steered],
+                        "keys": [str(each.key) for each in steered.values()],
+                        "beta": [each.beta for each in steered.values()],
+                        "rows": list(steered),
+                        "shallow": shallow.clone(),
+                        "deep": deep.clone(),
+                        "pushed": (reads.states if reads.pushed is None else reads.pushed).clone(),
+                        "sampling": [each.sampling for each in steered.values()],
+                    }
+                )
+            return reads
+
+        self.pilot.show = show
+        return self
+
+    def __exit__(self, *unused):
+        self.pilot.show = self._show
+
+
+def steered_as_core(llm, events):
+    """Replay the recorded steps through one core `Explorer` per group; return the worst error."""
+    with Recorder(worker_of(llm)) as record:
+        play(llm, events)
+    explorers, worst, steered = {}, 0.0, 0
+    for step in record.steps:
+        for key in sorted(set(step["keys"])):
+            mine = [place for place, other in enumerate(step["keys"]) if other == key]
+            rows = [step["rows"][place] for place in mine]
+            hidden = step["deep"].shape[1]
+            explorer = explorers.setdefault(key, Explorer(ESamp(), 1, hidden, "cpu"))
+            core = Step(
+                shallow=step["shallow"][rows].float(),
+                deep=step["deep"][rows].float(),
+                samples=torch.arange(len(rows)),
+                positions=torch.ones(len(rows), dtype=torch.long),
+                unfinished=torch.ones(len(rows), dtype=torch.bool),
+                layout=Layout.of([0] * len(rows), 1),
+                beta=torch.tensor([step["beta"][place] for place in mine]),
+            )
+            expected = explorer.steer(core).states
+            explorer.learn(core, core.samples)
+            worst = max(worst, float((step["pushed"][rows].float() - expected).abs().max()))
+            steered += len(rows)
+    return {"worst": worst, "steered": steered, "groups": len(explorers)}
+
+
+def break_things(llm, events, what):
+    """Play events while one part of esamp fails in every third step."""
+    pilot = worker_of(llm).esamp_pilot
+    owner, name = {
+        "steer": (pilot.explorer, "steer"),
+        "learn": (pilot.explorer, "learn"),
+        "roster": (pilot.roster, "update"),
+        "keep": (pilot, "_keep"),
+        "fuse": (pilot, "_fuse"),
+    }[what]
+    original, calls = getattr(owner, name), 0
+
+    def broken(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls % 3 == 2:
+            raise RuntimeError(f"broken on purpose: {what}")
+        return original(*args, **kwargs)
+
+    before = pilot.stats()
+    setattr(owner, name, broken)
+    try:
+        results = play(llm, events)
+    finally:
+        delattr(owner, name)
+    after = pilot.stats()
+    pilot.roster.clear()
+    return {
+        "tokens": {name: result["tokens"] for name, result in results.items()},
+        "fallback": after["rows_fallback"] - before["rows_fallback"],
+        "steered": after["rows_steered"] - before["rows_steered"],
+        "faults": after["faults"],
+    }
+
+
+def poison(llm, events, request):
+    """Play events while the states of one request are NaN in some steps."""
+    pilot = worker_of(llm).esamp_pilot
+    original = pilot.show
+
+    def show(shallow, deep):
+        rows = list(pilot._rows())
+        for row, name in enumerate(rows):
+            if request in name:
+                shallow[row] = torch.nan
+        return original(shallow, deep)
+
+    before = pilot.stats()
+    pilot.show = show
+    try:
+        results = play(llm, events)
+    finally:
+        del pilot.show
+    after = pilot.stats()
+    return {
+        "tokens": {name: result["tokens"] for name, result in results.items()},
+        "nonfinite": after["rows_nonfinite"] - before["rows_nonfinite"],
+        "steered": after["rows_steered"] - before["rows_steered"],
+    }
+
+
+def preemptions(llm):
+    """Count preemptions from now on; the second call tells how many."""
+    scheduler = llm.llm_engine.engine_core.engine_core.scheduler
+    counter = getattr(scheduler, "esamp_test_preempted", None)
+    if counter is not None:
+        return len(counter)
+    scheduler.esamp_test_preempted = []
+    original = scheduler._preempt_request
+
+    def count(request, *args, **kwargs):
+        scheduler.esamp_test_preempted.append(request.request_id)
+        return original(request, *args, **kwargs)
+
+    scheduler._preempt_request = count
+    return 0
+
+
+def originals(llm):
+    """Whether model, sampler and runner are what they are without us."""
+    runner = worker_of(llm).model_runner
+    model = runner.get_model()
+    sampler = getattr(runner.sampler, "topk_topp_sampler", None)
+    modules = [type(model).__module__, *([type(sampler).__module__] if sampler else [])]
+    modules += [type(each).__module__ for each in getattr(runner.sampler, "logits_processors", [])]
+    return {
+        "ours": [name for name in modules if name.startswith("esamp") and "processor" not in name],
+        "replaced": [
+            name for name in ("execute_model", "sample_tokens", "sample") if name in vars(runner)
+        ],
+        "class": type(model).__name__
+        if type(model).__mro__[1].__name__ != "Steered"
+        else "Steered",
+        "aux": list(getattr(model.model, "aux_hidden_state_layers", ())),
+    }

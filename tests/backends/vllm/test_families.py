@@ -1,0 +1,81 @@
+"""Model families, compilation, more than one rank, and preemption."""
+
+import pytest
+
+from .engines import add, needs_vllm
+from .models import save
+
+pytestmark = [needs_vllm, pytest.mark.engine]
+
+SHORT, OTHER = range(5, 9), range(100, 110)
+NOTHING = 1e-30
+REQUESTS = [add("a", SHORT), add("b", OTHER, top_p=0.8, step=2), add("c", SHORT, step=3)]
+
+
+def steered(beta):
+    return [
+        event | {"params": event["params"] | {"extra_args": {"esamp_beta": beta}}}
+        for event in REQUESTS
+    ]
+
+
+def assert_steers(plain, armed):
+    """Nothing changes at a strength of nothing, something at a strength of one, and it learns."""
+    expected = plain.tokens(*REQUESTS)
+    assert armed.tokens(*steered(NOTHING)) == expected
+    assert armed.tokens(*steered(1.0)) != expected
+    stats = armed.stats()
+    assert stats["rows_steered"] == 2 * 3 * 4 * 15
+    assert (stats["rows_fallback"], stats["faults"]) == (0, {})
+    assert stats["distiller_error"] < 1
+
+
+@pytest.mark.parametrize("family", ["gemma2", "mixtral"])
+def test_models_that_show_no_inner_states_are_tapped(hosts, tmp_path, family):
+    host, model = hosts(), save(family, tmp_path)
+    assert_steers(host.start("plain", model), host.start("armed", model, esamp={}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["qwen2", "gemma2"])
+def test_compiled_in_processes_of_their_own(hosts, tmp_path, family):
+    host = hosts(VLLM_ENABLE_V1_MULTIPROCESSING="1", VLLM_CACHE_ROOT=str(tmp_path / "cache"))
+    model = save(family, tmp_path / "model")
+    plain = host.start("plain", model, enforce_eager=False)
+    assert_steers(plain, host.start("armed", model, esamp={}, enforce_eager=False))
+
+
+@pytest.mark.slow
+def test_two_ranks_draw_what_one_draws(hosts, tmp_path):
+    host = hosts(VLLM_ENABLE_V1_MULTIPROCESSING="1", OMP_NUM_THREADS="1")
+    model = save("qwen2", tmp_path)
+    plain = host.start("plain", model, tensor_parallel_size=2)
+    expected = plain.tokens(*REQUESTS)
+    armed = host.start("armed", model, esamp={}, tensor_parallel_size=2)
+    assert armed.tokens(*steered(NOTHING)) == expected
+    assert armed.tokens(*steered(1.0)) != expected
+    first, second = armed.rpc("esamp_stats")
+    assert first == second
+    assert first["rows_steered"] == 2 * 3 * 4 * 15
+    assert first["faults"] == {}
+
+
+def test_preempted_requests_keep_their_group(hosts, tiny):
+    host = hosts()
+    # Room for some 200 tokens: a dozen rows of 40 do not fit.
+    options = {"kv_cache_memory_bytes": 1 << 20, "block_size": 16, "max_model_len": 128}
+    plain = host.start("plain", tiny, **options)
+    armed = host.start("armed", tiny, esamp={}, **options)
+    events = [
+        add("a", SHORT, n=8, max_tokens=100),
+        add("b", OTHER, n=8, max_tokens=100, top_p=0.9),
+    ]
+    expected = plain.tokens(*events)
+    armed.call("preemptions")
+    quiet = [e | {"params": e["params"] | {"extra_args": {"esamp_beta": NOTHING}}} for e in events]
+    assert armed.tokens(*quiet) == expected
+    assert armed.call("preemptions") > 0
+    stats = armed.stats()
+    # Each token but the first of a sample, once, whether its request was preempted or not.
+    assert stats["rows_steered"] == 2 * 8 * 99
+    assert (stats["rows_fallback"], stats["faults"], stats["groups_open"]) == (0, {}, 0)
