@@ -36,22 +36,28 @@ def test_models_that_show_no_inner_states_are_tapped(hosts, tmp_path, family):
     assert_steers(host.start("plain", model), host.start("armed", model, esamp={}))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["qwen2", "gemma2"])
-def test_compiled_in_processes_of_their_own(hosts, tmp_path, family):
-    host = hosts(VLLM_ENABLE_V1_MULTIPROCESSING="1", VLLM_CACHE_ROOT=str(tmp_path / "cache"))
-    model = save(family, tmp_path / "model")
-    plain = host.start("plain", model, enforce_eager=False)
-    assert_steers(plain, host.start("armed", model, esamp={}, enforce_eager=False))
+def in_turn(hosts, model, **options):
+    """Tokens of a plain engine, then an armed one: idle workers of several processes spin."""
+    environment = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"} | options.pop("environment")
+    host = hosts(**environment)
+    expected = host.start("plain", model, **options).tokens(*REQUESTS)
+    host.close()
+    host = hosts(**environment)
+    return expected, host.start("armed", model, esamp={}, **options)
 
 
 @pytest.mark.slow
-def test_two_ranks_draw_what_one_draws(hosts, tmp_path):
-    host = hosts(VLLM_ENABLE_V1_MULTIPROCESSING="1", OMP_NUM_THREADS="1")
-    model = save("qwen2", tmp_path)
-    plain = host.start("plain", model, tensor_parallel_size=2)
-    expected = plain.tokens(*REQUESTS)
-    armed = host.start("armed", model, esamp={}, tensor_parallel_size=2)
+def test_compiled_in_processes_of_their_own(hosts, tiny):
+    expected, armed = in_turn(hosts, tiny, enforce_eager=False, environment={})
+    assert armed.tokens(*steered(NOTHING)) == expected
+    assert armed.tokens(*steered(1.0)) != expected
+    assert armed.stats()["rows_steered"] == 2 * 3 * 4 * 15
+
+
+@pytest.mark.slow
+def test_two_ranks_draw_what_two_plain_ranks_draw(hosts, tiny):
+    environment = {"OMP_NUM_THREADS": "1"}
+    expected, armed = in_turn(hosts, tiny, tensor_parallel_size=2, environment=environment)
     assert armed.tokens(*steered(NOTHING)) == expected
     assert armed.tokens(*steered(1.0)) != expected
     first, second = armed.rpc("esamp_stats")
@@ -62,8 +68,8 @@ def test_two_ranks_draw_what_one_draws(hosts, tmp_path):
 
 def test_preempted_requests_keep_their_group(hosts, tiny):
     host = hosts()
-    # Room for some 200 tokens: a dozen rows of 40 do not fit.
-    options = {"kv_cache_memory_bytes": 1 << 20, "block_size": 16, "max_model_len": 128}
+    # Room for some 650 tokens: sixteen rows of 110 do not fit.
+    options = {"kv_cache_memory_bytes": 1 << 20, "block_size": 32, "max_model_len": 128}
     plain = host.start("plain", tiny, **options)
     armed = host.start("armed", tiny, esamp={}, **options)
     events = [
