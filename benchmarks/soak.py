@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import httpx
 import psutil
@@ -38,13 +38,12 @@ FLUSH_SECONDS, MOST_READS = 3, 20
 """The workers' totals are written twice a second."""
 MEMORY_SHARE, MEMORY_BYTES = 0.05, 30e6
 """What the second half may add to the server's memory."""
-
 OPTIONS = {
     "--served-model-name": "demo",
     "--additional-config": '{"esamp": {"max_groups": 24}}',
     "--max-model-len": "512",
     "--max-num-seqs": "64",
-    # 23 kB a token: three requests of 512 tokens fit, and 64 of 40 do not.
+    # 23 kB a token: four requests of 512 tokens fit, and 64 of 33 do not.
     "--block-size": "32",
     "--kv-cache-memory-bytes": str(46 << 20),
 }
@@ -69,11 +68,10 @@ BAD: tuple[tuple[str, dict[str, Any]], ...] = (
     ("esamp_truncation", {"esamp_beta": 0.25, "esamp_truncation": "none"}),
     ("esamp_group", {"esamp_beta": 0.25, "esamp_group": "g", "esamp_scope": "shared"}),
 )
-"""What is refused, and the key that the refusal must name."""
-
+"""The key that a refusal must name, and what is refused."""
 Ending = Literal["whole", "stream", "disconnect", "cancel", "refused"]
 Result = Literal["answered", "cut off", "refused", "wrong"]
-RESULTS: tuple[Result, ...] = ("answered", "cut off", "refused", "wrong")
+RESULTS: tuple[Result, ...] = get_args(Result)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,14 +150,13 @@ def wait_for_health(started: psutil.Popen, url: str) -> None:
 
 def stop(started: psutil.Popen) -> None:
     """End a server and all processes that it started."""
-    group = started.pid
     try:
         with suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
             started.terminate()
             started.wait(STOP_SECONDS)
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
+            os.killpg(started.pid, signal.SIGKILL)
         started.wait()
 
 
@@ -234,19 +231,18 @@ def make_case(random: Random, kind: str, ending: Ending) -> Case:
 async def send(client: httpx.AsyncClient, case: Case) -> Outcome:
     """Send one request and judge what comes back."""
     seconds = case.patience if case.ending == "cancel" else REQUEST_SECONDS
-    result: Result = "wrong"
-    problem = ""
     try:
         async with asyncio.timeout(seconds):
             result = await (stream if case.body.get("stream") else ask)(client, case)
+        return Outcome(kind=case.kind, result=result)
     except TimeoutError:
         if case.ending == "cancel":
             return Outcome(kind=case.kind, result="cut off")
         problem = f"no answer within {seconds} s"
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         problem = f"{type(error).__name__}: {error}"
-    problem += f", to {json.dumps(case.body)[:400]}" if problem else ""
-    return Outcome(kind=case.kind, result=result, problem=problem)
+    problem += f", to {json.dumps(case.body)[:400]}"
+    return Outcome(kind=case.kind, result="wrong", problem=problem)
 
 
 async def ask(client: httpx.AsyncClient, case: Case) -> Result:
@@ -289,9 +285,7 @@ def check_ends(reasons: dict[int, str | None], case: Case) -> None:
         raise ValueError(f"of {case.body['n']} choices these ended: {reasons}")
 
 
-async def send_all(
-    client: httpx.AsyncClient, cases: Sequence[Case], concurrency: int
-) -> list[Outcome]:
+async def send_all(client: httpx.AsyncClient, cases: Sequence[Case], most: int) -> list[Outcome]:
     """Send requests, so many at a time."""
     waiting, outcomes, start = iter(cases), list[Outcome](), time.monotonic()
 
@@ -304,7 +298,7 @@ async def send_all(
                 seconds = time.monotonic() - start
                 print(f"{len(outcomes)} of {len(cases)}, {seconds:.0f} s", file=sys.stderr)
 
-    await asyncio.gather(*(work() for _ in range(concurrency)))
+    await asyncio.gather(*(work() for _ in range(most)))
     return outcomes
 
 
@@ -345,11 +339,11 @@ async def soak(
             metrics = await read_metrics(client)
             memory.append(resident(started))
         health, _ = await read(client, "/health")
-    problems = [f"; {each.kind}: {each.problem}" for each in outcomes if each.problem]
+    wrong = [f"{each.kind}: {each.problem}" for each in outcomes if each.result == "wrong"]
     sizes = " and ".join(f"{each / 1e6:.0f} MB" for each in memory)
     flat = 0 < memory[1] <= memory[0] * (1 + MEMORY_SHARE) + MEMORY_BYTES
     findings = [
-        Finding("wrong outcomes", f"{len(problems)}{''.join(problems[:3])}", not problems),
+        Finding("wrong outcomes", "; ".join([f"{len(wrong)}", *wrong[:3]]), not wrong),
         Finding("health at the end", health, health == "HTTP 200"),
         Finding("memory after each half is flat", sizes, flat),
     ]
@@ -364,7 +358,7 @@ def judge_log(log: Path) -> Iterator[Finding]:
     lines = log.read_text(errors="replace").splitlines()
     for text in FORBIDDEN:
         hits = [line for line in lines if text in line]
-        found = f"{len(hits)} times{'; first ' if hits else ''}{''.join(hits[:1])}"
+        found = "; first: ".join([f"{len(hits)} times", *hits[:1]])
         yield Finding(f'"{text}" in the log', found, not hits)
 
 
@@ -389,20 +383,17 @@ def main() -> None:
     cases = make_cases(QUICK if given.quick else given.requests, given.seed)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()
-    with tempfile.NamedTemporaryFile(prefix="soak-", suffix=".log", delete=False) as file:
-        log = Path(file.name)
+    log = Path(tempfile.mkstemp(prefix="soak-", suffix=".log")[1])
     print(f"the server's log is {log}", file=sys.stderr)
     with serving(log) as (started, url):
         outcomes, findings = asyncio.run(soak(started, url, cases, given.concurrency))
         findings += judge_log(log)  # vLLM's own end may log a traceback
     show(outcomes, findings)
     print(f"\n{len(outcomes)} requests in {time.monotonic() - start:.0f} s, start and end included")
-    failed = [finding for finding in findings if not finding.holds]
-    for finding in failed:
-        print(f"FAILED: {finding.name}: {finding.found}", file=sys.stderr)
-    if not failed:
-        log.unlink()
-    sys.exit(bool(failed))
+    failed = [f"FAILED: {each.name}: {each.found}" for each in findings if not each.holds]
+    if failed:
+        sys.exit("\n".join(failed))
+    log.unlink()
 
 
 if __name__ == "__main__":

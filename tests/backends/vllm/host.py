@@ -114,6 +114,12 @@ def describe(output):
     }
 
 
+def find(path):
+    """Return a function by "module:name"."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def answer(engines, command):
     """Do one command."""
     match command["do"]:
@@ -127,9 +133,9 @@ def answer(engines, command):
                 command["method"], args=tuple(command["args"])
             )
         case "call":
-            module, name = command["function"].split(":")
-            function = getattr(importlib.import_module(module), name)
-            return function(engines[command["engine"]], **command["arguments"])
+            return find(command["function"])(engines[command["engine"]], **command["arguments"])
+        case "script":
+            return find(command["function"])()
 
 
 def main():

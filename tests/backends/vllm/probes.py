@@ -171,3 +171,72 @@ def originals(llm):
         else "Steered",
         "aux": list(getattr(model.model, "aux_hidden_state_layers", ())),
     }
+
+
+def generate_all():
+    """Run requests through a `VllmGenerator` on the demo model; for test_generator.py."""
+    from esamp import MeanDistiller, Vanilla
+    from esamp.backends.vllm.generator import VllmGenerator
+    from esamp.baselines.noise import GaussianNoise
+    from esamp.cli.backend import demo_model
+    from esamp.errors import EsampError
+    from esamp.generation import Generator, Request, Sampling
+
+    generator = VllmGenerator.load(
+        demo_model(), max_groups=2, max_model_len=256, kv_cache_memory_bytes=128 << 20
+    )
+
+    def request(prompts=("Once upon a time", "The sea was"), diagnostics=False, **sampling):
+        settings = Sampling(**{"max_new_tokens": 12} | sampling)
+        return Request(
+            prompts=prompts, samples=3, sampling=settings, seed=1, diagnostics=diagnostics
+        )
+
+    def run(method, **how):
+        result = generator.generate(request(**how), method)
+        samples = [each for group in result.completions for each in group]
+        return {
+            "tokens": [[list(each.token_ids) for each in group] for group in result.completions],
+            "reasons": sorted({each.finish_reason for each in samples}),
+            "logprobs": [value for each in samples for value in each.logprobs],
+            "stats": vars(result.stats),
+        }
+
+    def refusal(method, **how):
+        try:
+            generator.generate(request(**how), method)
+        except EsampError as error:
+            return str(error)
+        return "nothing was refused"
+
+    return {
+        "is_generator": isinstance(generator, Generator),
+        "esamp": run(ESamp(beta=1.0)),
+        "mean": run(ESamp(beta=1.0, distiller=MeanDistiller())),
+        "again": run(ESamp(beta=1.0)),
+        "vanilla": run(Vanilla()),
+        "beta 0": run(ESamp(beta=0.0)),
+        "greedy": run(ESamp(beta=1.0), temperature=0.0),
+        "top_k_1": run(ESamp(beta=1.0), top_k=1),
+        "refused": {
+            "noise": refusal(GaussianNoise()),
+            "layer": refusal(ESamp(layer=2)),
+            "diagnostics": refusal(ESamp(), diagnostics=True),
+            "long": refusal(ESamp(), max_new_tokens=300),
+            "full": refusal(ESamp(), prompts=("one", "two", "three")),
+        },
+    }
+
+
+def fused_logits(llm, events):
+    """Play events; return the tokens, and the fused logits of each steered step by request."""
+    worker = worker_of(llm)
+    with Recorder(worker) as record:
+        results = play(llm, events)
+    model = record.model
+    head = type(model).__mro__[2].compute_logits  # the model's own, behind our class and mixin
+    steps = []
+    for step in record.steps:
+        logits = head(model, step["pushed"][step["rows"]]).tolist()
+        steps.append(dict(zip(step["requests"], logits, strict=True)))
+    return {"tokens": {name: each["tokens"] for name, each in results.items()}, "steps": steps}

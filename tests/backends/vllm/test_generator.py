@@ -1,0 +1,58 @@
+"""The generator on a real engine: what evaluation sees of vLLM."""
+
+import pytest
+
+from .engines import needs_vllm
+
+pytestmark = [needs_vllm, pytest.mark.engine, pytest.mark.model]
+
+
+@pytest.fixture(scope="module")
+def results(hosts):
+    """Several requests on one engine, all decoded in its process."""
+    return hosts().ask(do="script", function="tests.backends.vllm.probes:generate_all")
+
+
+def test_it_is_a_generator(results):
+    assert results["is_generator"]
+
+
+def test_samples_come_back_with_what_was_asked_for(results):
+    run = results["esamp"]
+    assert [len(group) for group in run["tokens"]] == [3, 3]
+    lengths = [len(sample) for group in run["tokens"] for sample in group]
+    assert max(lengths) == 12
+    assert set(run["reasons"]) <= {"length", "stop"}
+    assert run["stats"]["tokens"] == len(run["logprobs"]) == sum(lengths)
+    errors = run["stats"]["distiller_error"]
+    assert len(errors) == 11
+    assert all(0 < error < 10 for error in errors)
+
+
+def test_log_probabilities_are_those_of_what_was_drawn_from(results):
+    # One token survives top-k 1, steered or not; two where their logits are equal.
+    logprobs = results["top_k_1"]["logprobs"]
+    assert logprobs.count(0.0) > 0.9 * len(logprobs)
+    assert results["esamp"]["logprobs"].count(0.0) == 0
+
+
+def test_a_seed_repeats_and_methods_differ(results):
+    assert results["esamp"]["tokens"] == results["again"]["tokens"]
+    assert results["beta 0"]["tokens"] == results["vanilla"]["tokens"]
+    assert results["esamp"]["tokens"] != results["vanilla"]["tokens"]
+    assert results["mean"]["tokens"] != results["esamp"]["tokens"]
+    assert results["greedy"]["tokens"][0][0] == results["greedy"]["tokens"][0][1]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("noise", "method 'noise' does not run on vLLM: use transformers"),
+        ("layer", "layer is 2, and this engine shows layer 1"),
+        ("diagnostics", "use --backend transformers"),
+        ("long", "shorten the prompt or lower --max-new-tokens"),
+        ("full", "drawn plainly, since all groups were open: raise max_groups"),
+    ],
+)
+def test_what_cannot_be_served_is_refused(results, what, message):
+    assert message in results["refused"][what]
