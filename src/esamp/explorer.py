@@ -12,18 +12,27 @@ The first token of a request follows the prompt; it is neither steered nor learn
 import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from esamp.distiller import Distiller
+from esamp.distiller import Distiller, MeanDistiller
 from esamp.errors import UsageError
 from esamp.fusion import push_states
 from esamp.method import Call, Push, Scope, Steering, Step, Truncation
 from esamp.mlp import MLPDistiller
 from esamp.recursive import RecursiveDistiller
+
+DistillerName = Literal["recursive", "mlp", "mean"]
+
+DISTILLERS: dict[DistillerName, type[RecursiveDistiller | MLPDistiller | MeanDistiller]] = {
+    "recursive": RecursiveDistiller,
+    "mean": MeanDistiller,
+    "mlp": MLPDistiller,
+}
+"""What a distiller is called on the command line and in an engine's settings."""
 
 
 @dataclass(frozen=True, kw_only=True)

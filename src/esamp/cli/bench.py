@@ -4,7 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,10 +19,11 @@ from esamp.cli.console import (
     progress_bar,
     write_json,
 )
-from esamp.cli.settings import BackendName, DistillerName, build_esamp
+from esamp.cli.settings import BackendName, build_esamp
 from esamp.cli.timing import Timed
+from esamp.distiller import Distiller
 from esamp.errors import UsageError
-from esamp.explorer import ESamp
+from esamp.explorer import DistillerName, ESamp
 from esamp.method import Method, Vanilla
 
 bench_app = typer.Typer(help="Measure speed on this machine.", no_args_is_help=True)
@@ -64,7 +65,10 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     chosen = build_esamp(beta, distiller)
     shape = Shape(prompts=prompts, samples=samples, max_new_tokens=max_new_tokens)
     with only_data_on_stdout():
-        arms = (vllm_arms if backend == "vllm" else transformers_arms)(model, dtype, shape)
+        if backend == "vllm":
+            arms = vllm_arms(model, dtype, shape, chosen.distiller)
+        else:
+            arms = transformers_arms(model, dtype, shape)
         with progress_bar("decoding") as progress:
             result = compare(arms, chosen, rounds, shape.tokens, progress)
     result |= {"backend": backend, "machine": machine()}
@@ -143,35 +147,25 @@ def transformers_arms(model: str | None, dtype: str, shape: Shape) -> Arms:
     return Arms(run=run, share=share, baseline="vanilla", hidden=hidden)
 
 
-def vllm_arms(model: str | None, dtype: str, shape: Shape) -> Arms:
+def vllm_arms(model: str | None, dtype: str, shape: Shape, distiller: Distiller) -> Arms:
     """Return the arms on vLLM: an engine that is inert, and one that is armed, taking turns."""
     # On few cores the engine must not compete with the process that feeds it.
     if not torch.cuda.is_available():
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    from esamp.backends.vllm.generator import start_engine
+    from esamp.backends.vllm.generator import configure, start_engine
 
     name = model or demo_model()
     room = {"gpu_memory_utilization": 0.42} if torch.cuda.is_available() else {}
     with model_loading():
         stock = start_engine(name, dtype, **room)
         armed = start_engine(name, dtype, additional_config={"esamp": {}}, **room)
+    configure(armed, distiller)
     from vllm import SamplingParams
-
-    set_to: ESamp | None = None
-
-    def prepare(method: ESamp, timing: bool) -> None:
-        nonlocal set_to
-        if method != set_to or timing:
-            settings = {"distiller": asdict(method.distiller), "timing": timing}  # type: ignore[call-overload]
-            armed.collective_rpc("esamp_configure", args=(settings,))
-            set_to = method
 
     def run(method: Method | None) -> None:
         extra = None
         if method is not None:
             extra = {"esamp_beta": method.beta if isinstance(method, ESamp) else 0.0}
-        if isinstance(method, ESamp):
-            prepare(method, timing=False)
         params = SamplingParams(
             n=shape.samples,
             max_tokens=shape.max_new_tokens,
@@ -182,7 +176,7 @@ def vllm_arms(model: str | None, dtype: str, shape: Shape) -> Arms:
         engine.generate(shape.texts, params, use_tqdm=False)
 
     def share(method: ESamp) -> float:
-        prepare(method, timing=True)
+        configure(armed, method.distiller, timing=True)
         run(method)
         stats = armed.collective_rpc("esamp_stats")[0]
         return float(stats["own_seconds"] / stats["step_seconds"])

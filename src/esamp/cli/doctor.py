@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from esamp.cli.console import machine, talk, write_json
+from esamp.cli.verdict import judge
 from esamp.errors import EsampError
 
 READY = "ready"
@@ -38,7 +39,7 @@ def doctor(
             with talk.status(f"testing steering on {device}"):
                 report["self_test"][device] = self_test(device)
     if report["backends"]["vllm"] == READY:
-        from esamp.backends.vllm.selftest import run
+        from esamp.cli.vllm_selftest import run
 
         with talk.status("testing steering in a vLLM engine"):
             report["self_test"]["vllm"] = run()
@@ -113,20 +114,9 @@ def self_test(device: str) -> dict[str, Any]:
     on = generate(model, prompt, method=ESamp(), **shared | {"esamp_beta": 1.0})
     errors = on.distiller_error
     assert errors is not None, "ESamp has a distiller"
-    first, last = float(errors[:4].mean()), float(errors[-16:].mean())
-    error = None
-    if not torch.equal(plain.sequences, off.sequences):
-        error = "β 0 does not give plain sampling's tokens"
-    elif torch.equal(plain.sequences, on.sequences):
-        error = "β 1 changes no token"
-    elif not last < first:
-        error = f"the distiller does not learn: error {first:.2f} at first, {last:.2f} at last"
-    return {
-        "error": error,
-        "distiller_error_first": first,
-        "distiller_error_last": last,
-        "seconds": time.perf_counter() - start,
-    }
+    plain_samples, off_samples, on_samples = (each.sequences.tolist() for each in (plain, off, on))
+    verdict = judge(plain_samples, off_samples, on_samples, errors.tolist())
+    return verdict | {"seconds": time.perf_counter() - start}
 
 
 def _show(report: dict[str, Any]) -> None:

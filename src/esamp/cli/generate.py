@@ -8,8 +8,9 @@ import typer
 from esamp.backends.text import ChatTemplate
 from esamp.cli.backend import load_generator
 from esamp.cli.console import only_data_on_stdout, progress_bar, talk, write_json
-from esamp.cli.settings import BackendName, DistillerName, MethodName, build_esamp, describe
+from esamp.cli.settings import BackendName, MethodName, build_esamp, describe
 from esamp.errors import UsageError
+from esamp.explorer import DistillerName
 from esamp.generation import Generation, Request, Sampling
 from esamp.method import Method, Truncation, Vanilla
 

@@ -3,21 +3,11 @@
 import dataclasses
 from typing import Any, Literal
 
-from esamp.distiller import Distiller, MeanDistiller
-from esamp.explorer import ESamp
+from esamp.explorer import DISTILLERS, DistillerName, ESamp
 from esamp.method import Method, Truncation
-from esamp.mlp import MLPDistiller
-from esamp.recursive import RecursiveDistiller
 
 MethodName = Literal["esamp", "vanilla"]
-DistillerName = Literal["recursive", "mlp", "mean"]
 BackendName = Literal["transformers", "vllm"]
-
-DISTILLERS: dict[DistillerName, type[Distiller]] = {
-    "recursive": RecursiveDistiller,
-    "mlp": MLPDistiller,
-    "mean": MeanDistiller,
-}
 
 
 def build_esamp(

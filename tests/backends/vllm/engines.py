@@ -1,6 +1,5 @@
 """Real engines for tests: a process that holds them, and what is sent to it."""
 
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -121,7 +120,3 @@ def add(name, prompt, step=0, beta=None, group=None, truncation=None, scope=None
 
 def abort(name, step):
     return {"step": step, "abort": name}
-
-
-def version(name):
-    return importlib.metadata.version(name)

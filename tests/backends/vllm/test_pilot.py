@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from esamp.backends.vllm.pilot import AgreedBank
+from esamp.backends.vllm.ranks import AgreedBank
 from esamp.distiller import MeanDistiller
 from esamp.layout import Layout
 from esamp.mlp import MLPDistiller

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from esamp.backends.text import ChatTemplate, check_room, pieces, prompt_texts
+from esamp.distiller import Distiller
 from esamp.errors import EsampError, MissingDependencyError, ModelError, UsageError
 from esamp.explorer import ESamp
 from esamp.generation import (
@@ -134,11 +135,7 @@ class VllmGenerator:
                 f"start one with esamp={{'layer': {method.layer}}}"
             )
         if method.distiller != self.esamp.distiller:
-            settings = {
-                "distiller": dataclasses.asdict(method.distiller),  # type: ignore[call-overload]
-                "max_groups": self.max_groups,
-            }
-            self.llm.collective_rpc("esamp_configure", args=(settings,))
+            configure(self.llm, method.distiller, max_groups=self.max_groups)
             self.esamp = dataclasses.replace(self.esamp, distiller=method.distiller)
         return {
             "esamp_beta": method.beta,
@@ -209,6 +206,12 @@ def start_engine(name: str, dtype: str, **engine: Any) -> Any:
         raise ModelError(
             f"vLLM does not start with model {name!r}: {reason[0] if reason else error!r}"
         ) from error
+
+
+def configure(llm: Any, distiller: Distiller, **settings: Any) -> None:
+    """Set an armed engine to a distiller, and to what else is given of `EngineSettings`."""
+    given = settings | {"distiller": dataclasses.asdict(distiller)}  # type: ignore[call-overload]
+    llm.collective_rpc("esamp_configure", args=(given,))
 
 
 def _sampling_arguments(sampling: Sampling) -> dict[str, Any]:

@@ -11,23 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
-from esamp.distiller import Distiller, MeanDistiller
+from esamp.distiller import Distiller
 from esamp.errors import UsageError
-from esamp.explorer import ESamp
+from esamp.explorer import DISTILLERS, ESamp
 from esamp.method import Scope, Truncation
-from esamp.mlp import MLPDistiller
-from esamp.recursive import RecursiveDistiller
 
 PREFIX = "esamp_"
 LARGEST_BETA = 4.0
 LONGEST_GROUP = 128
 """Bytes of a group's name."""
-
-DISTILLERS: dict[str, type[RecursiveDistiller | MeanDistiller | MLPDistiller]] = {
-    "recursive": RecursiveDistiller,
-    "mean": MeanDistiller,
-    "mlp": MLPDistiller,
-}
 
 
 @dataclass(frozen=True, kw_only=True)

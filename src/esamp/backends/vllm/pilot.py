@@ -24,9 +24,10 @@ from torch import Tensor
 
 from esamp.backends.vllm.clock import Clock
 from esamp.backends.vllm.parameters import EngineSettings
+from esamp.backends.vllm.ranks import AgreedBank, Broadcast
 from esamp.backends.vllm.roster import Member, Roster
 from esamp.backends.vllm.totals import Totals
-from esamp.distiller import Bank, MeanDistiller
+from esamp.distiller import MeanDistiller
 from esamp.errors import EsampError, UsageError
 from esamp.explorer import Explorer
 from esamp.fusion import fit
@@ -36,9 +37,6 @@ from esamp.method import Step
 logger = logging.getLogger("vllm.esamp")
 P = ParamSpec("P")
 T = TypeVar("T")
-
-Broadcast = Callable[[Tensor], Tensor]
-"""Replaces a tensor by what rank 0 has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,20 +385,3 @@ class Pilot:
         except Exception as error:  # noqa: BLE001  (the engine serves others too, and must live)
             self.fault(error)
             return otherwise
-
-
-class AgreedBank:
-    """A bank whose predictions are those of rank 0, so that all ranks sample the same tokens."""
-
-    def __init__(self, bank: Bank, broadcast: Broadcast) -> None:
-        self._bank = bank
-        self._broadcast = broadcast
-        self.learn = bank.learn
-        self.reset = bank.reset
-        self.move = bank.move
-
-    def predict(
-        self, shallow: Float[Tensor, "rows hidden"], layout: Layout
-    ) -> Float[Tensor, "rows hidden"]:
-        """Predict, and agree."""
-        return self._broadcast(self._bank.predict(shallow, layout).contiguous())

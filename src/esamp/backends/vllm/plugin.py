@@ -10,12 +10,11 @@ import os
 from importlib.metadata import version
 from typing import Any
 
-import torch
-
 from esamp.backends.vllm import metrics, v1, v2
 from esamp.backends.vllm.model import steer_model
 from esamp.backends.vllm.parameters import EngineSettings
-from esamp.backends.vllm.pilot import Broadcast, Pilot
+from esamp.backends.vllm.pilot import Pilot
+from esamp.backends.vllm.ranks import agree_with_rank_0
 from esamp.errors import EsampError, ModelError, UsageError
 
 logger = logging.getLogger("vllm.esamp")
@@ -35,7 +34,7 @@ def register() -> None:
 
     @functools.wraps(original)
     def load_model(self: Any, *args: Any, **kwargs: Any) -> None:
-        settings = find_settings(self.vllm_config)
+        settings = EngineSettings.find(self.vllm_config.additional_config, os.environ)
         if settings is None:
             original(self, *args, **kwargs)
             if self.rank == 0:
@@ -46,6 +45,7 @@ def register() -> None:
                 )
             return
         check_engine(self.vllm_config, settings)
+        mark_configuration(self.vllm_config.additional_config, settings)
         original(self, *args, **kwargs)
         self.esamp_pilot = arm(self, settings)
 
@@ -56,17 +56,14 @@ def register() -> None:
     Worker.esamp_configure = esamp_configure
 
 
-def find_settings(vllm_config: Any) -> EngineSettings | None:
-    """Return what this engine was asked for; what the environment asks joins its configuration.
+def mark_configuration(config: Any, settings: EngineSettings) -> None:
+    """Add to an engine's configuration what the environment asked for.
 
     That must be before the model is built: the compiled graph is cached by the configuration, and
     a model that shows shallow has another graph.
     """
-    settings = EngineSettings.find(vllm_config.additional_config, os.environ)
-    config = vllm_config.additional_config
-    if settings is not None and isinstance(config, dict) and "esamp" not in config:
-        config["esamp"] = {"beta": settings.esamp.beta}
-    return settings
+    if isinstance(config, dict):
+        config.setdefault("esamp", {"beta": settings.esamp.beta})
 
 
 def check_engine(vllm_config: Any, settings: EngineSettings) -> None:
@@ -174,19 +171,6 @@ def self_test(runner: Any, model: Any, touched: tuple[str, ...]) -> None:
             f"esamp {VERSION} does not know this vLLM ({vllm_version}): "
             f"{', '.join(missing)} is missing; use vLLM 0.31 to 0.33, or a newer esamp"
         )
-
-
-def agree_with_rank_0(parallel_config: Any) -> Broadcast | None:
-    """Return how a prediction becomes rank 0's; None where there is one rank only."""
-    if parallel_config.tensor_parallel_size == 1:
-        return None
-    from vllm.distributed import get_tp_group
-
-    def broadcast(values: torch.Tensor) -> torch.Tensor:
-        agreed: torch.Tensor = get_tp_group().broadcast(values, src=0)
-        return agreed
-
-    return broadcast
 
 
 def esamp_stats(self: Any) -> dict[str, Any]:

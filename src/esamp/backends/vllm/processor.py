@@ -5,12 +5,13 @@ steering is the adapters' work.
 """
 
 import logging
+import os
 from typing import Any
 
 from vllm.v1.sample.logits_processor import LogitsProcessor as ProcessorV1
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as ProcessorV2
 
-from esamp.backends.vllm.parameters import PREFIX, RequestSettings
+from esamp.backends.vllm.parameters import PREFIX, EngineSettings, RequestSettings
 from esamp.explorer import ESamp
 
 logger = logging.getLogger("vllm.esamp")
@@ -20,10 +21,7 @@ class ESampParameters(ProcessorV1, ProcessorV2):
     """Refuses wrong values with HTTP 400, and says so where nobody listens to right ones."""
 
     def __init__(self, vllm_config: Any, *unused: Any, **also_unused: Any) -> None:
-        # Imported late: the plugin needs a worker's modules, admission does not.
-        from esamp.backends.vllm.plugin import find_settings
-
-        self._inert = find_settings(vllm_config) is None
+        self._inert = EngineSettings.find(vllm_config.additional_config, os.environ) is None
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:

@@ -39,7 +39,10 @@ class SurvivorFusion(nn.Module):
     """Stands in front of the module that truncates and draws, and fuses between the two."""
 
     def __init__(self, within: nn.Module, pilot: Pilot) -> None:
+        from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+
         super().__init__()
+        self._truncate = apply_top_k_top_p
         self.within = within
         self._pilot = pilot
 
@@ -53,7 +56,5 @@ class SurvivorFusion(nn.Module):
         """Truncate, fuse and draw; where no row is fused so, only pass on."""
         if not self._pilot.fuses:
             return self.within(logits, generators, k, p)
-        from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
-
-        truncated = apply_top_k_top_p(logits, k, p)
+        truncated = self._truncate(logits, k, p)
         return self.within(self._pilot.fuse(truncated, scaled=True), generators, None, None)

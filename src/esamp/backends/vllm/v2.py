@@ -64,15 +64,18 @@ def rows_of(batch: Any) -> Sequence[str]:
     requests: Sequence[str] = batch.req_ids
     if not batch.num_draft_tokens:
         return requests
+    return [requests[place] for place in places_of(batch)]
+
+
+def places_of(batch: Any) -> list[int]:
+    """Return the batch place of each row's request."""
     counts = (batch.cu_num_logits_np[1:] - batch.cu_num_logits_np[:-1]).tolist()
-    return [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
+    return [place for place, count in enumerate(counts) for _ in range(count)]
 
 
 def accepted_rows(batch: Any, num_sampled: Int[Tensor, " requests"]) -> Bool[Tensor, " rows"]:
     """Return which rows' draws count: those up to the first rejected draft."""
-    counts = (batch.cu_num_logits_np[1:] - batch.cu_num_logits_np[:-1]).tolist()
-    places = [place for place, count in enumerate(counts) for _ in range(count)]
-    of_row = num_sampled[upload(places, torch.long, num_sampled.device)]
+    of_row = num_sampled[upload(places_of(batch), torch.long, num_sampled.device)]
     accepted: Tensor = batch.expanded_local_pos < of_row
     return accepted
 
@@ -103,6 +106,9 @@ class SurvivorFusion:
     """A logits processor that truncates and fuses rows whose reference is judged."""
 
     def __init__(self, runner: Any, pilot: Pilot) -> None:
+        from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
+
+        self._truncate = apply_top_k_top_p
         self._states = runner.sampler.sampling_states
         self._vocab: int = runner.vocab_size
         self._requests = runner.req_states.index_to_req_id
@@ -145,12 +151,10 @@ class SurvivorFusion:
         return self._pilot.fuse(truncated, scaled=False) if self._pilot.fuses else truncated
 
     def _kept(self, logits: Tensor, rows: Truncation) -> Bool[Tensor, "rows vocab"]:
-        from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
-
         scaled = logits / rows.temperature
         least = scaled.amax(dim=-1, keepdim=True) + rows.log_min_p
         scaled = scaled.masked_fill_(scaled < least, float("-inf"))
-        kept: Tensor = apply_top_k_top_p(scaled, rows.top_k, rows.top_p) > float("-inf")
+        kept: Tensor = self._truncate(scaled, rows.top_k, rows.top_p) > float("-inf")
         return kept
 
     def _truncation(self, ctx: Any, rows: int) -> Truncation:

@@ -1,20 +1,22 @@
 """Decode a small random model on the vLLM that is installed, and check what must hold.
 
-    python -m esamp.backends.vllm.selftest
+    python -m esamp.cli.vllm_selftest
 
 Prints one JSON object. A process of its own, since an engine leaves much behind: `run` starts it.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from esamp.backends.vllm.generator import start_engine
+from esamp.cli.console import only_data_on_stdout, write_json
+from esamp.cli.verdict import judge
 
 SECONDS = 600
 """After which the engine is taken to hang."""
@@ -23,7 +25,7 @@ SECONDS = 600
 def run() -> dict[str, Any]:
     """Run the test in a process of its own; return its findings, or the error that ended it."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "esamp.backends.vllm.selftest"]
+    command = [sys.executable, "-m", "esamp.cli.vllm_selftest"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -39,8 +41,6 @@ def run() -> dict[str, Any]:
 def decode(folder: str) -> dict[str, Any]:
     """Sample plainly, with β 0 and with β 1, and compare."""
     from vllm import SamplingParams
-
-    from esamp.backends.vllm.generator import start_engine
 
     engine = start_engine(
         folder,
@@ -67,15 +67,7 @@ def decode(folder: str) -> dict[str, Any]:
 
     plain, off, on = sample(None), sample(0.0), sample(1.0)
     errors = engine.collective_rpc("esamp_errors", args=(0,))[0]
-    first, last = sum(errors[:4]) / 4, sum(errors[-16:]) / 16
-    error = None
-    if plain != off:
-        error = "β 0 does not give plain sampling's tokens"
-    elif plain == on:
-        error = "β 1 changes no token"
-    elif not last < first:
-        error = f"the distiller does not learn: error {first:.2f} at first, {last:.2f} at last"
-    return {"error": error, "distiller_error_first": first, "distiller_error_last": last}
+    return judge(plain, off, on, errors)
 
 
 def save_random_model(folder: str) -> None:
@@ -98,13 +90,10 @@ def save_random_model(folder: str) -> None:
 
 def main() -> None:
     """Write the findings to stdout, and whatever the engine prints to stderr."""
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    with tempfile.TemporaryDirectory() as folder:
-        save_random_model(str(Path(folder)))
+    with only_data_on_stdout(), tempfile.TemporaryDirectory() as folder:
+        save_random_model(folder)
         findings = decode(folder)
-    answer.write(json.dumps(findings))
-    answer.close()
+    write_json(findings)
 
 
 if __name__ == "__main__":
