@@ -101,5 +101,5 @@ $(FLOOR)/.dev: pyproject.toml Makefile
 $(LATEST)/.dev: pyproject.toml Makefile
 	$(PYTHON) -m venv $(LATEST)
 	$(LATEST)/bin/python $(PIP) "$(TORCH)"
-	$(LATEST)/bin/python $(PIP) --upgrade -e ".[transformers,dev]"
+	$(LATEST)/bin/python $(PIP) --upgrade transformers -e ".[transformers,dev]"
 	touch $@

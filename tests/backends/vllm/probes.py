@@ -154,6 +154,19 @@ def preemptions(llm):
     return 0
 
 
+def missing(llm, path):
+    """What the self-test says when the runner has not what an adapter touches."""
+    from esamp.backends.vllm.plugin import self_test
+    from esamp.errors import ModelError
+
+    runner = worker_of(llm).model_runner
+    try:
+        self_test(runner, runner.get_model(), (path,))
+    except ModelError as error:
+        return str(error)
+    return None
+
+
 def originals(llm):
     """Whether model, sampler and runner are what they are without us."""
     runner = worker_of(llm).model_runner

@@ -232,6 +232,21 @@ def test_settings_change_between_requests(engines):
     assert engines.armed.tokens(request) == recursive
 
 
+def test_a_request_that_asks_an_inert_engine_is_plain_and_the_log_says_so(engines):
+    request = add("a", SHORT)
+    expected = engines.plain.tokens(request)
+    assert engines.plain.tokens(add("a", SHORT, beta=2.0)) == expected
+    told = engines.plain.host.log().count("a request asks for esamp, which is inert here")
+    assert told == 1
+
+
+def test_the_self_test_finds_what_is_there_and_names_what_is_not(engines):
+    for engine in (engines.plain, engines.armed):
+        assert engine.call("missing", path="sampler") is None
+        message = engine.call("missing", path="sampler.no_such_thing")
+        assert "ModelRunner.sampler.no_such_thing is missing; use vLLM 0.31" in message
+
+
 def test_an_inert_engine_is_the_original(engines):
     assert engines.plain.call("originals") == {
         "ours": [],

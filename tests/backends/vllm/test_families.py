@@ -85,3 +85,15 @@ def test_preempted_requests_keep_their_group(hosts, tiny):
     # Each token but the first of a sample, once, whether its request was preempted or not.
     assert stats["rows_steered"] == 2 * 8 * 99
     assert (stats["rows_fallback"], stats["faults"], stats["groups_open"]) == (0, {}, 0)
+
+
+def test_the_environment_arms_and_the_layer_is_the_one_asked_for(hosts, tiny):
+    host = hosts(ESAMP_BETA="1.0")
+    first = host.start("first", tiny)
+    second = host.start("second", tiny, esamp={"layer": 2})
+    steered_first = first.tokens(*REQUESTS)
+    plain = first.tokens(*steered(0.0))
+    assert steered_first != plain
+    assert second.tokens(*steered(0.0)) == plain
+    assert second.tokens(*REQUESTS) not in (plain, steered_first)
+    assert first.stats()["rows_steered"] == second.stats()["rows_steered"] == 3 * 4 * 15

@@ -13,6 +13,17 @@ def results(hosts):
     return hosts().ask(do="script", function="tests.backends.vllm.probes:generate_all")
 
 
+def test_the_engines_settings_are_the_generators(monkeypatch):
+    from esamp.backends.vllm import generator
+
+    monkeypatch.setattr(generator, "start_engine", lambda name, dtype, **engine: engine)
+    loaded = generator.VllmGenerator.load(
+        "m", max_groups=7, esamp={"layer": 2, "distiller": "mean"}
+    )
+    assert (loaded.esamp.layer, loaded.esamp.distiller.name, loaded.max_groups) == (2, "mean", 7)
+    assert loaded.llm["additional_config"]["esamp"]["layer"] == 2
+
+
 def test_it_is_a_generator(results):
     assert results["is_generator"]
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from esamp.backends.text import ChatTemplate, check_room, pieces, prompt_texts
+from esamp.backends.vllm.parameters import EngineSettings
 from esamp.distiller import Distiller
 from esamp.errors import EsampError, MissingDependencyError, ModelError, UsageError
 from esamp.explorer import ESamp
@@ -63,18 +64,26 @@ class VllmGenerator:
             dtype: vLLM's `dtype`.
             chat_template: Whether prompts go through the model's chat template.
             max_groups: Groups open at once; each prompt being decoded is one.
-            engine: Further arguments of `vllm.LLM`.
+            engine: Further arguments of `vllm.LLM`; and `esamp`, further settings of the engine
+                under the names of `EngineSettings`.
 
         Raises:
+            UsageError: A setting of esamp cannot be used.
             MissingDependencyError: vLLM is not installed.
             ModelError: The engine does not start; vLLM's log says why.
         """
         settings = {"max_groups": max_groups} | engine.pop("esamp", {})
+        parsed = EngineSettings.parse(settings)
         # What is drawn from must be what is reported: of rows fused after truncation vLLM's raw
         # log-probabilities are those of the reference.
         engine = {"logprobs_mode": "processed_logprobs", "disable_log_stats": True} | engine
         llm = start_engine(name, dtype, additional_config={"esamp": settings}, **engine)
-        return cls(llm=llm, max_groups=max_groups, chat_template=chat_template)
+        return cls(
+            llm=llm,
+            esamp=parsed.esamp,
+            max_groups=parsed.max_groups,
+            chat_template=chat_template,
+        )
 
     def generate(
         self, request: Request, method: Method, progress: Progress | None = None

@@ -15,6 +15,7 @@ from esamp.backends.vllm.model import steer_model
 from esamp.backends.vllm.parameters import EngineSettings
 from esamp.backends.vllm.pilot import Pilot
 from esamp.backends.vllm.ranks import agree_with_rank_0
+from esamp.backends.vllm.roster import READ_OF_CACHED, READ_OF_NEW, READ_OF_STEP
 from esamp.errors import EsampError, ModelError, UsageError
 
 logger = logging.getLogger("vllm.esamp")
@@ -159,12 +160,15 @@ def self_test(runner: Any, model: Any, touched: tuple[str, ...]) -> None:
     missing = [f"{type(runner).__name__}.{path}" for path in touched if not has(runner, path)]
     missing += [] if has(model, "compute_logits") else [f"{type(model).__name__}.compute_logits"]
     for kind, names in (
-        (SchedulerOutput, {"finished_req_ids", "num_scheduled_tokens", "scheduled_new_reqs"}),
-        (NewRequestData, {"req_id", "sampling_params", "num_computed_tokens", "lora_request"}),
-        (CachedRequestData, {"req_ids", "resumed_req_ids", "num_output_tokens"}),
+        (SchedulerOutput, READ_OF_STEP),
+        (NewRequestData, READ_OF_NEW),
+        (CachedRequestData, READ_OF_CACHED),
     ):
+        # Fields without a default are no attributes of the class.
         missing += [
-            f"{kind.__name__}.{name}" for name in sorted(names - set(kind.__dataclass_fields__))
+            f"{kind.__name__}.{name}"
+            for name in names
+            if name not in kind.__dataclass_fields__ and not hasattr(kind, name)
         ]
     if missing:
         raise ModelError(

@@ -27,6 +27,23 @@ logger = logging.getLogger("vllm.esamp")
 SIBLING = re.compile(r"\d+_(.+)", re.DOTALL)
 """vLLM names the children of an n=K request "0_parent", "1_parent", …"""
 
+READ_OF_STEP = (
+    "finished_req_ids",
+    "num_scheduled_tokens",
+    "scheduled_new_reqs",
+    "scheduled_cached_reqs",
+)
+READ_OF_NEW = (
+    "req_id",
+    "prompt_len",
+    "prefill_token_ids",
+    "num_computed_tokens",
+    "sampling_params",
+    "lora_request",
+)
+READ_OF_CACHED = ("req_ids", "resumed_req_ids", "num_computed_tokens", "num_output_tokens")
+"""What is read of the scheduler's output; the plugin looks for it at start."""
+
 LEAST_TEMPERATURE = 1e-5
 """Below it vLLM is greedy, and greedy rows are never steered."""
 
