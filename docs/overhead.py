@@ -13,7 +13,8 @@ from itertools import product
 BF16, FP32 = 2, 4
 CONTEXT = 1024
 """Tokens that a row attends to."""
-FEATURES = 256
+FEATURES = 272
+"""Of the recursive distiller: 256 random ones and the bias, padded to a multiple of 16."""
 BLOCK = 16
 """Rows of a group that the recursive distiller absorbs at once."""
 WIDTH = 384
@@ -160,28 +161,28 @@ def mean(hidden: int, rows: int, groups: int) -> list[Part]:
         carry(hidden, rows),
         Part("predict", 4 * state + states, kernels=6),
         mix(hidden, rows),
-        Part("learn", 6 * state + 7 * states, kernels=25, learning=True),
+        Part("learn", 6 * state + 5 * states, kernels=24, learning=True),
     ]
 
 
 def recursive(hidden: int, rows: int, groups: int) -> list[Part]:
     """Return ridge regression: B and P are updated a block; learn has φ and error from predict."""
-    width = FEATURES + 1
+    width = FEATURES
     weights, inverse = FP32 * groups * width * hidden, FP32 * groups * width * width
     states, projection = FP32 * rows * hidden, FP32 * hidden * FEATURES
     block = min(BLOCK, -(-rows // groups))
     blocks = -(-rows // (groups * BLOCK))
     project = 2 * rows * hidden * FEATURES
     through = 2 * rows * width * hidden
-    solve = rows * block * (hidden + 3 * width) + 4 * rows * width * width
-    absorb = blocks * (2 * weights + 3 * inverse) + (blocks - 1) * weights + 7 * states
+    solve = 4 * rows * block * width + 4 * rows * width * width
+    absorb = blocks * (2 * weights + 3 * inverse) + (blocks - 1) * weights + 4 * states
     return [
         carry(hidden, rows),
         Part("features", 6 * states + projection, project, kernels=9),
-        Part("predict", weights + 3 * states, through, kernels=3),
+        Part("predict", weights + states, through, kernels=3),
         mix(hidden, rows),
-        Part("pack and mask", 11 * states, kernels=20, learning=True),
-        Part("absorb", absorb, through + solve, kernels=9 * blocks, learning=True),
+        Part("pack and mask", 5 * states, kernels=17, learning=True),
+        Part("absorb", absorb, through + solve, kernels=14 * blocks, learning=True),
     ]
 
 
@@ -190,7 +191,7 @@ def least(hidden: int, rows: int, groups: int) -> list[Part]:
 
     Both states and the pushed one pass once, deep and the residual once more to be learnt from.
     """
-    width = FEATURES + 1
+    width = FEATURES
     state = FP32 * groups * width * (hidden + width)
     states = FP32 * rows * hidden
     return [Part("least", 3 * state + 3.5 * states + FP32 * hidden * FEATURES)]
@@ -209,7 +210,7 @@ def mlp(hidden: int, rows: int, groups: int) -> list[Part]:
         carry(hidden, rows),
         Part("predict", weights + 16 * states, through, kernels=14),
         mix(hidden, rows),
-        Part("learn", learn, (2 + 2 / 3) * through, kernels=108, learning=True),
+        Part("learn", learn, (2 + 2 / 3) * through, kernels=104, learning=True),
     ]
 
 
@@ -233,7 +234,7 @@ def network(hidden: int) -> int:
 
 def state_bytes(distiller: str, hidden: int) -> int:
     """Return the state of a group, as the package's `state_bytes` does."""
-    width = FEATURES + 1
+    width = FEATURES
     numbers = {
         "mean": hidden + 1,
         "recursive": width * hidden + width * width,

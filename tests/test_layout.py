@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given
@@ -61,3 +63,17 @@ def test_a_batch_without_rows_has_groups_and_no_places(capacity):
 def test_a_group_outside_the_bank_is_refused(group):
     with pytest.raises(IndexError, match=f"row 1 belongs to group {group}, there are 2"):
         Layout.of([0, group], 2)
+
+
+@pytest.mark.parametrize(
+    ("groups", "in_order"),
+    [([0, 0, 1, 1], True), ([0, 1, 0, 1], False), ([0, 0, 1], False), ([1, 1], False)],
+)
+def test_rows_that_come_in_order_are_not_moved_and_stand_where_they_would(groups, in_order):
+    layout = Layout.of(groups, 2)
+    assert layout.in_order == in_order
+    moving = dataclasses.replace(layout, in_order=False)
+    rows = random_states(len(groups))
+    assert torch.equal(layout.pack(rows), moving.pack(rows))
+    assert torch.equal(layout.unpack(layout.pack(rows)), moving.unpack(moving.pack(rows)))
+    assert (layout.pack(rows).data_ptr() == rows.data_ptr()) == in_order

@@ -100,10 +100,11 @@ def test_features_are_of_order_one_whatever_the_length_of_the_state():
     bank = RecursiveDistiller(features=256).open(1, HIDDEN, "cpu")
     shallow = random_states(500, HIDDEN)
     phi = bank.featurise(shallow)
-    assert phi.shape == (500, 257)
+    assert phi.shape == (500, 272), "256 random ones and the bias, padded"
     assert (phi >= 0).all()
-    assert torch.equal(phi[:, -1], torch.ones(500))
-    assert phi[:, :-1].square().mean() == pytest.approx(1, rel=0.1)
+    assert torch.equal(phi[:, 256], torch.ones(500))
+    assert torch.equal(phi[:, 257:], torch.zeros(500, 15))
+    assert phi[:, :256].square().mean() == pytest.approx(1, rel=0.1)
     torch.testing.assert_close(bank.featurise(1000 * shallow), phi, rtol=1e-4, atol=1e-5)
 
 

@@ -35,6 +35,8 @@ class Layout:
     """Place of each row, counted through all groups."""
     group: Int[Tensor, " rows"]
     """Group of each row."""
+    in_order: bool = False
+    """Whether rows stand at their places as they come, all places taken: then nothing is moved."""
 
     @classmethod
     def of(
@@ -67,6 +69,7 @@ class Layout:
             upload(occupied, torch.bool, device).view(capacity, places),
             upload(place, torch.long, device),
             upload(groups, torch.long, device),
+            in_order=place == list(range(capacity * places)),
         )
 
     @property
@@ -78,6 +81,8 @@ class Layout:
         """Bring rows to their places; what stands at a free place is undefined."""
         if len(values) == 0:
             return values.new_zeros(*self.index.shape, values.shape[-1])
+        if self.in_order:
+            return values.view(*self.index.shape, -1)
         return values[self.index]
 
     def pack_mask(self, mask: Bool[Tensor, " rows"]) -> Bool[Tensor, "groups places"]:
@@ -86,4 +91,5 @@ class Layout:
 
     def unpack(self, packed: Shaped[Tensor, "groups places width"]) -> Shaped[Tensor, "rows width"]:
         """Bring what stands at the places back into the engine's order."""
-        return packed.flatten(0, 1)[self.place]
+        flat = packed.flatten(0, 1)
+        return flat if self.in_order else flat[self.place]

@@ -22,6 +22,10 @@ from esamp.layout import Layout
 BLOCK = 16
 """Rows of a group absorbed at once; more are absorbed block after block, which is exact."""
 
+ALIGN = 16
+"""Features are padded with zeros to a multiple of this: matrices of odd width are multiplied half
+as fast. A feature that is always zero leaves B at zero, and all else as it is."""
+
 LEAST_RIDGE = 0.01
 """Below 0.001 the inverse covariance was seen to lose its sign within some dozen steps."""
 
@@ -52,9 +56,13 @@ class RecursiveDistiller:
         return RecursiveBank(self, groups, hidden, device)
 
     def state_bytes(self, hidden: int) -> int:
-        """B and P: 4·((r+1)·hidden + (r+1)²)."""
-        width = self.features + 1
-        return 4 * (width * hidden + width * width)
+        """B and P: 4·(w·hidden + w²), with w the padded number of features."""
+        return 4 * (self.width * hidden + self.width * self.width)
+
+    @property
+    def width(self) -> int:
+        """Random features and bias, padded to a multiple of `ALIGN`."""
+        return -(-(self.features + 1) // ALIGN) * ALIGN
 
 
 class _Seen(NamedTuple):
@@ -75,19 +83,23 @@ class RecursiveBank:
         generator = torch.Generator().manual_seed(settings.seed)
         projection = torch.randn(hidden, settings.features, generator=generator)
         # √2 keeps the second moment that relu halves; 1/√hidden makes each feature of order one.
-        self._projection = (projection * math.sqrt(2 / hidden)).to(device)
+        projection *= math.sqrt(2 / hidden)
+        self._features, width = settings.features, settings.width
+        padding = (0, width - settings.features)
+        self._projection = torch.nn.functional.pad(projection, padding).to(device)
         self._prior = 1 / settings.ridge
-        width = settings.features + 1
         self.weights = torch.zeros(groups, width, hidden, device=device)
         self.inverse = torch.zeros(groups, width, width, device=device)
         self.inverse.diagonal(dim1=1, dim2=2).fill_(self._prior)
         self._seen: _Seen | None = None
 
     def featurise(self, shallow: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows features"]:
-        """Return φ(shallow), the bias feature last."""
+        """Return φ(shallow): random features, the bias feature, padding."""
         scale = torch.rsqrt(shallow.square().mean(dim=-1, keepdim=True) + 1e-6)
-        random = torch.relu((shallow * scale) @ self._projection)
-        return torch.cat([random, torch.ones_like(scale)], dim=-1)
+        features = torch.relu((shallow * scale) @ self._projection)
+        features[:, self._features] = 1.0
+        features[:, self._features + 1 :] = 0.0
+        return features
 
     def predict(
         self, shallow: Float[Tensor, "rows hidden"], layout: Layout
@@ -115,16 +127,12 @@ class RecursiveBank:
             packed = layout.pack(self.featurise(shallow))
         # `where`, not a product: a masked row may hold NaN, and NaN·0 would poison B for good.
         features = torch.where(mask, packed, 0.0)
-        targets = torch.where(mask, layout.pack(deep), 0.0)
-        for phi, target in zip(
-            features.split(BLOCK, dim=1), targets.split(BLOCK, dim=1), strict=True
-        ):
+        blocks = (features, layout.pack(deep), mask)
+        for phi, target, taken in zip(*(each.split(BLOCK, dim=1) for each in blocks), strict=True):
             if predicted is None:
-                error = target - phi @ self.weights[: len(phi)]
-            else:
-                error = torch.where(mask[:, :BLOCK], target - predicted, 0.0)
-                predicted = None  # for the next block B is another
-            self._absorb(phi, error)
+                predicted = phi @ self.weights[: len(phi)]
+            self._absorb(phi, torch.where(taken, target - predicted, 0.0))
+            predicted = None  # for the next block B is another
 
     def _absorb(
         self,
@@ -133,19 +141,20 @@ class RecursiveBank:
     ) -> None:
         """One exact step of the first groups, from features and what B leaves unexplained.
 
-        With S = L·Lᵀ both updates are products of L⁻¹·[Φ·P, Y − Φ·B]. P is changed by −VᵀV, so it
-        stays symmetric. `cholesky_ex` leaves out the check of its result, which would wait for the
-        device: S is I plus a positive matrix.
+        With S = L·Lᵀ and V = L⁻¹·Φ·P both updates are products: B += (L⁻ᵀ·V)ᵀ·(Y − Φ·B) and
+        P −= Vᵀ·V, which leaves P symmetric. L is small, and S is I plus a positive matrix, so L is
+        inverted once instead of solved for wide right-hand sides. `cholesky_ex` leaves out the
+        check of its result, which would wait for the device.
         """
         weights, inverse = self.weights[: len(phi)], self.inverse[: len(phi)]
         gain = phi @ inverse
         covariance = gain @ phi.mT
         covariance.diagonal(dim1=1, dim2=2).add_(1.0)
         factor, _ = torch.linalg.cholesky_ex(covariance)
-        half_gain, half_error = torch.linalg.solve_triangular(
-            factor, torch.cat([gain, error], dim=-1), upper=False
-        ).split([gain.shape[-1], error.shape[-1]], dim=-1)
-        weights.baddbmm_(half_gain.mT, half_error)
+        unit = torch.eye(phi.shape[1], device=phi.device).expand_as(factor)
+        unfactor = torch.linalg.solve_triangular(factor, unit, upper=False)
+        half_gain = unfactor @ gain
+        weights.baddbmm_((unfactor.mT @ half_gain).mT, error)
         inverse.baddbmm_(half_gain.mT, half_gain, alpha=-1)
 
     def leverage(

@@ -24,7 +24,7 @@ def test_ratio_is_the_baselines_time_over_esamps_and_share_is_measured_apart(
     assert result["ratio"] == result["ratio_low"] == result["ratio_high"] == ratio
     assert result["stock_tokens_per_second"] == 25
     assert result["overhead_share"] == 0.02
-    assert result["state_bytes_per_group"] == 4 * (257 * 576 + 257 * 257)
+    assert result["state_bytes_per_group"] == 4 * (272 * 576 + 272 * 272)
     assert shares == sorted(shares)
 
 
