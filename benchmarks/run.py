@@ -1,13 +1,15 @@
 """Measure what ESamp costs on this machine; `make bench` runs this.
 
-    python benchmarks/run.py [--quick]
+    python benchmarks/run.py [--quick] [--dtype float32] [--rounds 5]
 
-Two questions. What does decoding lose to it (`esamp bench decode`, alternately within one process)?
-And what does one step of each distiller cost, in milliseconds, operations and bytes, as groups and
-width grow? Prints a table and writes benchmarks/results/<device>.json.
+Two questions. What does decoding lose to it, on Transformers and, where it is installed, on vLLM
+(`esamp bench decode`, alternately within one process)? And what does one step of each distiller
+cost, in milliseconds, operations and bytes, as groups and width grow? Prints a table and writes
+benchmarks/results/<device>.json. On a CPU that has no bfloat16 of its own, take float32.
 """
 
 import argparse
+import importlib.util
 import json
 import re
 import statistics
@@ -83,15 +85,40 @@ def distiller_step(distiller: Any, groups: int, hidden: int, device: str) -> dic
     }
 
 
+SHAPES = (
+    ("transformers", 8, 16),
+    ("vllm", 8, 16),
+    ("vllm", 1, 1),
+)
+"""Backend, prompts and samples of each that are decoded."""
+
+
+def decode(backend: str, prompts: int, samples: int, options: list[str]) -> dict[str, Any]:
+    """Run `esamp bench decode` in a process of its own."""
+    command = [sys.executable, "-m", "esamp.cli.main", "bench", "decode", "--json"]
+    command += ["--backend", backend, "--prompts", f"{prompts}", "--samples", f"{samples}"]
+    done = subprocess.run(command + options, check=True, stdout=subprocess.PIPE)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return {"prompts": prompts, "samples": samples} | result
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round: does it run at all?")
-    quick = parser.parse_args().quick
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--rounds", default="5")
+    given = parser.parse_args()
+    quick = given.quick
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    command = [sys.executable, "-m", "esamp.cli.main", "bench", "decode", "--json"]
-    command += ["--rounds", "1", "--max-new-tokens", "4"] if quick else []
-    decode = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    options = ["--dtype", given.dtype, "--rounds", "1" if quick else given.rounds]
+    options += ["--max-new-tokens", "4"] if quick else []
+    has_vllm = importlib.util.find_spec("vllm") is not None
+    if not has_vllm:
+        print("vLLM is not installed: it is left out")
+    decoded = [
+        decode(*shape, options) for shape in SHAPES if has_vllm or shape[0] == "transformers"
+    ]
     steps = [
         distiller_step(distiller, groups, hidden, device)
         for distiller in (RecursiveDistiller(), MeanDistiller(), MLPDistiller())
@@ -99,7 +126,7 @@ def main() -> None:
         for groups in (1, 8, 64)
         if groups <= (1 if quick else most)
     ]
-    print(json.dumps(decode, indent=2))
+    print(json.dumps(decoded, indent=2))
     print("| distiller | groups × 16 rows | hidden | ms a step | operations | state, MB a group |")
     print("|---|---|---|---|---|---|")
     for each in steps:
@@ -110,7 +137,7 @@ def main() -> None:
         )
     if not quick:
         name = re.sub(r"[^a-z0-9]+", "-", f"{machine()['device']}".lower())
-        data = {"decode": decode, "steps": steps}
+        data = {"decode": decoded, "dtype": given.dtype, "steps": steps}
         (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n")
 
 

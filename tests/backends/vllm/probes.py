@@ -3,8 +3,10 @@
 import torch
 
 from esamp import ESamp, Explorer
+from esamp.fusion import fuse_logits
 from esamp.layout import Layout
 from esamp.method import Step
+from esamp.sampling import min_p, top_k, top_p
 
 from .host import play
 
@@ -253,3 +255,38 @@ def fused_logits(llm, events):
         logits = head(model, step["pushed"][step["rows"]]).tolist()
         steps.append(dict(zip(step["requests"], logits, strict=True)))
     return {"tokens": {name: each["tokens"] for name, each in results.items()}, "steps": steps}
+
+
+def drawn_and_dense(llm, events):
+    """Play events of one sample each; return each token's log-probability, reported and computed.
+
+    Computed: by the definition, with two projections of the recorded states, for both readings of
+    truncation, cut in vLLM's order. The first token is not steered and not recorded.
+    """
+    worker = worker_of(llm)
+    with Recorder(worker) as record:
+        results = play(llm, events)
+    model = record.model
+    head = type(model).__mro__[2].compute_logits  # the model's own, behind our class and mixin
+    computed = {name: {"reference": [], "fused": []} for name in results}
+    for step in record.steps:
+        for row, request, beta, sampling in zip(
+            step["rows"], step["requests"], step["beta"], step["sampling"], strict=True
+        ):
+            name = next(each for each in results if request.startswith(each))
+            deep, pushed = (step[each][row : row + 1].float() for each in ("deep", "pushed"))
+            predicted = deep - (pushed - deep) / beta
+            reference, distilled = head(model, deep).float(), head(model, predicted).float()
+            fused = fuse_logits(reference, distilled, beta) / sampling.temperature
+            token = results[name]["tokens"][0][1 + len(computed[name]["fused"])]
+            for reading, judged in (
+                ("reference", reference / sampling.temperature),
+                ("fused", fused),
+            ):
+                kept = top_p(top_k(min_p(judged, sampling.min_p), sampling.top_k), sampling.top_p)
+                logits = fused.masked_fill(kept.isneginf(), -torch.inf)
+                computed[name][reading].append(float(logits.log_softmax(-1)[0, token]))
+    return {
+        name: each | {"reported": results[name]["logprobs"][0][1:]}
+        for name, each in computed.items()
+    }

@@ -131,6 +131,30 @@ def test_a_strength_changes_what_is_sampled(engines, truncation):
     assert [sample[0] for sample in steered["a"]] == [sample[0] for sample in plain["a"]]
 
 
+def test_both_readings_of_truncation_are_the_dense_formula(tiny, engines):
+    """What the engine says a token was drawn with, against two projections of the same states."""
+    host = engines.armed.host
+    exact = host.start("exact", tiny, esamp={}, logprobs_mode="processed_logprobs")
+    cuts = {
+        "nucleus": {"top_p": 0.8},
+        "top": {"top_k": 12, "temperature": 0.7},
+        "floor": {"min_p": 0.05, "temperature": 1.4},
+        "all": {"top_k": 40, "top_p": 0.9, "min_p": 0.02},
+        "none": {},
+    }
+    seen = {"reference": 0, "fused": 0}
+    for reading in seen:
+        events = [
+            add(name, SHORT, n=1, beta=0.5, truncation=reading, logprobs=0, seed=seed, **cut)
+            for seed, (name, cut) in enumerate(cuts.items())
+        ]
+        other = next(each for each in seen if each != reading)
+        for each in exact.call("drawn_and_dense", events=events).values():
+            assert each["reported"] == pytest.approx(each[reading], abs=2e-3)
+            seen[reading] += each["reported"] != pytest.approx(each[other], abs=2e-3)
+    assert all(seen.values()), "the two readings differ where something is cut"
+
+
 def test_the_states_read_are_those_of_the_core_explorer(all_engines):
     events = [
         add("a", SHORT, beta=0.5),

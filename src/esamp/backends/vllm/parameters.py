@@ -176,8 +176,17 @@ def _check_strength(name: str, value: Any) -> None:
 
 
 def _check_group(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not 0 < len(value.encode(errors="replace")) <= LONGEST_GROUP:
+    # Half a surrogate pair is text that no engine can send to its workers.
+    if not isinstance(value, str) or not 0 < len(_utf8(value)) <= LONGEST_GROUP:
         raise UsageError(f"{name} is {_short(value)}: give text of 1 to {LONGEST_GROUP} bytes")
+
+
+def _utf8(text: str) -> bytes:
+    """Return a text's bytes; none where it has none."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return b""
 
 
 def _check_truncation(name: str, value: Any) -> None:
