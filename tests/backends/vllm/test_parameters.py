@@ -281,7 +281,7 @@ TEXT = "give text of 1 to 128 bytes"
         ({"esamp_group": "y" * 129}, f"esamp_group is '{'y' * 79}…: {TEXT}"),
         ({"esamp_group": "z" * 10_000}, f"esamp_group is '{'z' * 79}…: {TEXT}"),
         ({"esamp_group": "é" * 65}, f"esamp_group is '{'é' * 65}': {TEXT}"),
-        ({"esamp_group": "\ud800"}, f"esamp_group is '\\\\ud800': {TEXT}"),
+        ({"esamp_group": "\ud800"}, f"esamp_group is '\\ud800': {TEXT}"),
         ({"esamp_group": 7}, f"esamp_group is 7: {TEXT}"),
         ({"esamp_group": None}, f"esamp_group is None: {TEXT}"),
         ({"esamp_group": b"g"}, f"esamp_group is b'g': {TEXT}"),
