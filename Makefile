@@ -48,10 +48,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# bfloat16, as models are published; on a CPU without it: make bench DTYPE=float32
-DTYPE ?= bfloat16
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/run.py --dtype $(DTYPE)
+	$(BIN)/python benchmarks/run.py
 
 soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/soak.py

@@ -1,11 +1,11 @@
 """Measure what ESamp costs on this machine; `make bench` runs this.
 
-    python benchmarks/run.py [--quick] [--dtype float32] [--rounds 5]
+    python benchmarks/run.py [--quick] [--rounds 5]
 
 Two questions. What does decoding lose to it, on Transformers and, where it is installed, on vLLM
 (`esamp bench decode`, alternately within one process)? And what does one step of each distiller
 cost, in milliseconds, operations and bytes, as groups and width grow? Prints a table and writes
-benchmarks/results/<device>.json. On a CPU that has no bfloat16 of its own, take float32.
+benchmarks/results/<device>.json.
 """
 
 import argparse
@@ -106,12 +106,11 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round: does it run at all?")
-    parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--rounds", default="5")
     given = parser.parse_args()
     quick = given.quick
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = ["--dtype", given.dtype, "--rounds", "1" if quick else given.rounds]
+    options = ["--rounds", "1" if quick else given.rounds]
     options += ["--max-new-tokens", "4"] if quick else []
     has_vllm = importlib.util.find_spec("vllm") is not None
     if not has_vllm:
@@ -137,7 +136,7 @@ def main() -> None:
         )
     if not quick:
         name = re.sub(r"[^a-z0-9]+", "-", f"{machine()['device']}".lower())
-        data = {"decode": decoded, "dtype": given.dtype, "steps": steps}
+        data = {"decode": decoded, "steps": steps}
         (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n")
 
 

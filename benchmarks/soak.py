@@ -28,6 +28,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from esamp.backends.precision import choose_dtype
 from esamp.cli.backend import demo_model
 
 QUICK = 150
@@ -38,14 +39,17 @@ FLUSH_SECONDS, MOST_READS = 3, 20
 """The workers' totals are written twice a second."""
 MEMORY_SHARE, MEMORY_BYTES = 0.05, 30e6
 """What the second half may add to the server's memory."""
+DTYPE = choose_dtype("auto")
+KV_BYTES = 46 << (21 if DTYPE == "float32" else 20)
 OPTIONS = {
+    "--dtype": DTYPE,
     "--served-model-name": "demo",
     "--additional-config": '{"esamp": {"max_groups": 24}}',
     "--max-model-len": "512",
     "--max-num-seqs": "64",
-    # 23 kB a token: four requests of 512 tokens fit, and 64 of 33 do not.
+    # 23 kB a token (46 kB in fp32): four requests of 512 tokens fit, and 64 of 33 do not.
     "--block-size": "32",
-    "--kv-cache-memory-bytes": str(46 << 20),
+    "--kv-cache-memory-bytes": str(KV_BYTES),
 }
 FORBIDDEN = ("esamp: this step goes on plainly", "Traceback")
 """What no line of the server's log may hold."""

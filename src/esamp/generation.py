@@ -122,3 +122,11 @@ class Generator(Protocol):
             UsageError: The request cannot be served, for example a prompt longer than the context.
             ModelError: The model cannot be steered.
         """
+
+
+@runtime_checkable
+class SpeakingGenerator(Generator, Protocol):
+    """A generator that can also show samples token by token."""
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the text that each token adds."""

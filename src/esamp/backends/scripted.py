@@ -12,7 +12,7 @@ from esamp.method import Method
 class ScriptedGenerator:
     """Replays texts, in order, as the samples of each prompt.
 
-    A token is a word, its id the word's length, its log-probability −1.
+    A token is a word, its id the word's place among all of the script, its log-probability −1.
 
     Example:
         `ScriptedGenerator(texts={"Say hello.": ["Hello!", "Hi there."]})`
@@ -37,16 +37,26 @@ class ScriptedGenerator:
                     f"the script has {len(texts)} texts for prompt {prompt!r} and "
                     f"{request.samples} are asked for: add some"
                 )
-            completions.append([_complete(text) for text in texts[: request.samples]])
+            completions.append([self._complete(text) for text in texts[: request.samples]])
         tokens = sum(len(each.token_ids) for group in completions for each in group)
         stats = Stats(tokens=tokens, seconds=1.0, distiller_error=[], nonfinite_rows=0)
         if progress is not None:
             progress(1.0)
         return Generation(completions=completions, stats=stats)
 
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """Return each word, but the first with a space before it."""
+        words = self._words
+        return [f"{' ' if place else ''}{words[token]}" for place, token in enumerate(token_ids)]
 
-def _complete(text: str) -> Completion:
-    lengths = [len(word) for word in text.split()]
-    return Completion(
-        text=text, token_ids=lengths, finish_reason="stop", logprobs=[-1.0] * len(lengths)
-    )
+    @property
+    def _words(self) -> list[str]:
+        texts = [text for group in self.texts.values() for text in group]
+        return sorted({word for text in texts for word in text.split()})
+
+    def _complete(self, text: str) -> Completion:
+        place = {word: number for number, word in enumerate(self._words)}
+        ids = [place[word] for word in text.split()]
+        return Completion(
+            text=text, token_ids=ids, finish_reason="stop", logprobs=[-1.0] * len(ids)
+        )

@@ -3,22 +3,13 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
+from esamp.backends.precision import choose_dtype
 from esamp.backends.text import ChatTemplate
 from esamp.cli.console import model_loading, only_data_on_stdout
 from esamp.cli.settings import BackendName
-from esamp.generation import Generator
-
-
-@runtime_checkable
-class SpeakingGenerator(Generator, Protocol):
-    """A generator that can also show samples token by token."""
-
-    def pieces(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the text that each token adds."""
+from esamp.generation import SpeakingGenerator
 
 
 def load_generator(
@@ -38,7 +29,9 @@ def load_generator(
     from esamp.backends.vllm.generator import VllmGenerator
 
     with only_data_on_stdout(), model_loading():
-        return VllmGenerator.load(model or demo_model(), dtype=dtype, chat_template=chat_template)
+        return VllmGenerator.load(
+            model or demo_model(), dtype=choose_dtype(dtype), chat_template=chat_template
+        )
 
 
 def demo_model() -> str:

@@ -11,6 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
+from esamp.backends.precision import choose_dtype
 from esamp.cli.backend import demo_model
 from esamp.cli.console import (
     machine,
@@ -50,7 +51,7 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     model: Annotated[
         str | None, typer.Option(help="Hub id or local path; left out: SmolLM2-135M-Instruct.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Time plain and ESamp decoding alternately within one process."""
@@ -62,7 +63,7 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     ):
         if value < least:
             raise UsageError(f"{name} is {value}: give {least} or more")
-    chosen = build_esamp(beta, distiller)
+    chosen, dtype = build_esamp(beta, distiller), choose_dtype(dtype)
     shape = Shape(prompts=prompts, samples=samples, max_new_tokens=max_new_tokens)
     with only_data_on_stdout():
         if backend == "vllm":
@@ -71,7 +72,7 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
             arms = transformers_arms(model, dtype, shape)
         with progress_bar("decoding") as progress:
             result = compare(arms, chosen, rounds, shape.tokens, progress)
-    result |= {"backend": backend, "machine": machine()}
+    result |= {"backend": backend, "dtype": dtype, "machine": machine()}
     if json:
         write_json(result)
     else:

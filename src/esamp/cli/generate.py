@@ -33,7 +33,7 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
     min_p: Annotated[float, typer.Option(help="0 is off.")] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest sample, in tokens.")] = 64,
     seed: Annotated[int, typer.Option(help="Same seed, same samples.")] = 0,
-    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     model: Annotated[
         str | None, typer.Option(help="Hub id or local path; left out: SmolLM2-135M-Instruct.")
     ] = None,

