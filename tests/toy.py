@@ -55,12 +55,54 @@ class ToyModel:
         return states @ self._head + self._bias
 
 
-def call_of(groups: Sequence[int], seed: int = 0) -> Call:
+MODEL = ToyModel()
+
+
+class ToyAmateur:
+    """A small recurrent language model; finished rows read what they like."""
+
+    def __init__(self, prompts: Sequence[Sequence[int]]) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self._embedding = torch.randn(VOCAB, 4, generator=generator)
+        self._head = torch.randn(4, VOCAB, generator=generator)
+        self._memory = torch.stack([self.after(prompt) for prompt in prompts])
+
+    def after(self, tokens: Sequence[int]) -> Tensor:
+        """What it remembers of a text."""
+        memory = torch.zeros(4)
+        for token in tokens:
+            memory = 0.5 * memory + self._embedding[token]
+        return memory
+
+    def think(self, memory: Tensor) -> Tensor:
+        return memory @ self._head
+
+    def logits(self, step: Step) -> Tensor:
+        return self.think(self._memory[step.samples])
+
+    def read(self, step: Step, tokens: Tensor) -> None:
+        self._memory[step.samples] = 0.5 * self._memory[step.samples] + self._embedding[tokens]
+
+
+def call_of(groups: Sequence[int], seed: int = 0, temperature: float = 1.0) -> Call:
     """A call in which all samples of a group have one prompt, of one or more tokens."""
     prompts = [(group % VOCAB, group % 3) for group in groups]
     return Call(
-        hidden=HIDDEN, prompts=prompts, groups=groups, seed=seed, device=torch.device("cpu")
+        hidden=HIDDEN,
+        prompts=prompts,
+        groups=groups,
+        seed=seed,
+        device=torch.device("cpu"),
+        temperature=temperature,
+        head=MODEL.head,
+        norm=toy_norm,
+        follow=lambda _name: ToyAmateur(prompts),
     )
+
+
+def toy_norm(states: Tensor) -> Tensor:
+    """What a state would be behind the last block."""
+    return 1 + torch.tanh(states)
 
 
 def decode(
@@ -75,7 +117,7 @@ def decode(
     A sample is in the batch from its arrival on. When it is finished its row is padding at first,
     and leaves with the others' at the next turn that three divides.
     """
-    model, call = ToyModel(), call_of(groups, seed)
+    model, call = MODEL, call_of(groups, seed)
     steering = method.start(call)
     uniforms = Uniforms(
         [row_key(seed, prompt, sample) for sample, prompt in enumerate(call.prompts)]

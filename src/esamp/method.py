@@ -13,7 +13,7 @@ call, a `Steering`. To write a new method, subclass `Steering` and override what
 decoding; `docs/decisions/0001-protocols.md` walks through each baseline.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -59,6 +59,24 @@ class Push(NamedTuple):
     """‖residual‖/‖deep‖; NaN where a row cannot be judged; None if the method has none."""
 
 
+Projection = Callable[[Float[Tensor, "rows hidden"]], Float[Tensor, "rows vocab"]]
+"""From deep states to fp32 logits; gradients pass through it to the states."""
+
+Norm = Callable[[Float[Tensor, "rows hidden"]], Float[Tensor, "rows hidden"]]
+"""From the state after a block to what the head would read if that block were the last."""
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """Another language model that reads what the samples of a call read, with its own memory."""
+
+    def logits(self, step: Step) -> Float[Tensor, "rows vocab"]:
+        """Return its logits for the next token of each row, fp32; −inf: it lacks the token."""
+
+    def read(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
+        """Read the tokens that were drawn in this step."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """What a method may know when a call starts."""
@@ -73,6 +91,14 @@ class Call:
     """Seed of this call, for a method that draws."""
     device: torch.device
     """Where states and logits are."""
+    temperature: float = 1.0
+    """What the engine divides logits by after `reweight`."""
+    head: Projection | None = None
+    """The model's frozen head; None where its logits are more than a head, a scale and a cap."""
+    norm: Norm | None = None
+    """The model's final norm; None where it was not found."""
+    follow: Callable[[str], Follower] | None = None
+    """Opens another model by its name; None where token ids are not all there is of a prompt."""
 
     @property
     def capacity(self) -> int:
@@ -94,6 +120,8 @@ class Steering:
         reference: Float[Tensor, "rows vocab"] | None,
     ) -> Float[Tensor, "rows vocab"]:
         """Return the logits that processors, temperature and truncation are to see.
+
+        It is not called in greedy decoding, where every method is plain.
 
         Args:
             step: What the model showed.

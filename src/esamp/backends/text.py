@@ -1,6 +1,6 @@
 """Between text and tokens: what every backend does alike, so that two backends see one prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from esamp.errors import UsageError
@@ -10,14 +10,27 @@ ChatTemplate = Literal["auto", "none"]
 
 
 def prompt_texts(
-    tokenizer: Any, prompts: Sequence[str], chat_template: ChatTemplate
+    tokenizer: Any,
+    prompts: Sequence[str],
+    chat_template: ChatTemplate,
+    kwargs: Mapping[str, Any],
 ) -> tuple[list[str], bool]:
-    """Return the texts to encode, and whether the tokenizer is to add its special tokens."""
+    """Return the texts to encode, and whether the tokenizer is to add its special tokens.
+
+    Args:
+        tokenizer: Of the model.
+        prompts: What the user says.
+        chat_template: Whether it goes through the template.
+        kwargs: What the template is told, such as `enable_thinking`.
+    """
     if chat_template == "none" or tokenizer.chat_template is None:
         return list(prompts), True
     texts = [
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            [{"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+            **kwargs,
         )
         for text in prompts
     ]

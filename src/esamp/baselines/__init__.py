@@ -1,3 +1,11 @@
 """Methods and controls to compare ESamp with, one self-contained file each."""
 
+from esamp.baselines.contrastive import ContrastiveDecoding as ContrastiveDecoding
+from esamp.baselines.fire import Fire as Fire
+from esamp.baselines.frequency import FrequencyPenalty as FrequencyPenalty
 from esamp.baselines.noise import GaussianNoise as GaussianNoise
+from esamp.baselines.override import OverRIDE as OverRIDE
+from esamp.baselines.sharpening import Sharpening as Sharpening
+from esamp.baselines.subtraction import Subtraction as Subtraction
+from esamp.baselines.tree_of_thoughts import TreeOfThoughts as TreeOfThoughts
+from esamp.baselines.vocabulary import VocabularySpace as VocabularySpace

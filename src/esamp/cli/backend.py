@@ -3,7 +3,9 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from esamp.backends.precision import choose_dtype
 from esamp.backends.text import ChatTemplate
@@ -13,7 +15,11 @@ from esamp.generation import SpeakingGenerator
 
 
 def load_generator(
-    backend: BackendName, model: str | None, dtype: str, chat_template: ChatTemplate
+    backend: BackendName,
+    model: str | None,
+    dtype: str,
+    chat_template: ChatTemplate,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> SpeakingGenerator:
     """Load a model on a backend; None for the demo model.
 
@@ -25,12 +31,20 @@ def load_generator(
         from esamp.backends.transformers.generator import TransformersGenerator
 
         with model_loading():
-            return TransformersGenerator.load(model, dtype=dtype, chat_template=chat_template)
+            return TransformersGenerator.load(
+                model,
+                dtype=dtype,
+                chat_template=chat_template,
+                chat_template_kwargs=chat_template_kwargs,
+            )
     from esamp.backends.vllm.generator import VllmGenerator
 
     with only_data_on_stdout(), model_loading():
         return VllmGenerator.load(
-            model or demo_model(), dtype=choose_dtype(dtype), chat_template=chat_template
+            model or demo_model(),
+            dtype=choose_dtype(dtype),
+            chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs,
         )
 
 

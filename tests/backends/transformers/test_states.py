@@ -5,7 +5,7 @@ from transformers import LogitsProcessor
 from backends.transformers.calls import LONG, SHORT, Watching, sample
 from backends.transformers.replay import teacher_forced
 from esamp import ESamp, ModelError
-from esamp.backends.transformers.states import check_states
+from esamp.backends.transformers.states import check_states, find_block, first_tensor
 from tiny import FAMILIES, batch, tiny
 
 
@@ -93,3 +93,72 @@ def test_damaged_weights_are_refused():
     model.model.layers[1].mlp.down_proj.weight.data[0, 0] = torch.nan
     with pytest.raises(ModelError, match="not finite"):
         sample(model, SHORT)
+
+
+# --- what methods may use -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_its_head_with_what_comes_behind_it(family, dtype):
+    model = tiny(family).to(dtype)
+    parts = check_states(model, 1)
+    with torch.no_grad():
+        shown = model(input_ids=torch.tensor([LONG]), output_hidden_states=True)
+    deep = shown.hidden_states[-1][0].float()
+    tolerance = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0}
+    torch.testing.assert_close(parts.head(deep), shown.logits[0].float(), **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_its_final_norm(family, dtype):
+    """Behind the last block it gives what the head reads."""
+    model, last = tiny(family).to(dtype), []
+    parts = check_states(model, 3)
+    handle = find_block(model, 3).register_forward_hook(
+        lambda _module, _args, output: last.append(first_tensor(output))
+    )
+    with torch.no_grad():
+        shown = model(input_ids=torch.tensor([LONG]), output_hidden_states=True)
+        handle.remove()
+        normed = parts.norm(last[0][0].float())
+    torch.testing.assert_close(normed, shown.hidden_states[-1][0].float())
+
+
+def test_gradients_pass_through_the_head():
+    states = torch.randn(2, 32, requires_grad=True)
+    check_states(tiny("gemma2"), 1).head(states).sum().backward()
+    assert states.grad.abs().max() > 0
+
+
+def test_a_head_with_something_else_behind_it_is_not_given(monkeypatch):
+    model = tiny("llama")
+    forward = type(model).forward
+
+    def squared(self, *args, **kwargs):
+        shown = forward(self, *args, **kwargs)
+        shown.logits = shown.logits.square()
+        return shown
+
+    monkeypatch.setattr(type(model), "forward", squared)
+    assert check_states(model, 1).head is None
+
+
+def test_a_model_without_a_final_norm_gives_none():
+    model = tiny("llama")
+    model.model.norm = torch.nn.Identity()
+    norm = check_states(model, 1).norm
+    assert norm is not None, "the identity is a norm too"
+    model.model.forward = _scaled(model.model.forward)
+    assert check_states(model, 1).norm is None
+
+
+def _scaled(forward):
+    def changed(*args, **kwargs):
+        shown = forward(*args, **kwargs)
+        shown.last_hidden_state = 2 * shown.last_hidden_state
+        shown.hidden_states = (*shown.hidden_states[:-1], shown.last_hidden_state)
+        return shown
+
+    return changed

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from vendi_score.vendi import score_dual, score_K
 
 from esamp.errors import UsageError
-from esamp.evals.metrics.diversity import distinct_n, mean_similarity, vendi
+from esamp.evals.metrics.diversity import (
+    distinct_n,
+    distinct_within,
+    mean_similarity,
+    vendi,
+)
 
 ORDERS = [0.0, 0.5, 1.0, 2.0, math.inf]
 SEEDS = st.integers(0, 2**32)
@@ -167,3 +172,10 @@ def test_no_gram_reaches_over_the_end_of_a_sequence():
 def test_an_n_below_one_is_refused(n):
     with pytest.raises(UsageError, match=f"n is {n}"):
         distinct_n([[1, 2, 3]], n)
+
+
+def test_distinct_within_is_the_mean_of_each_sample_alone():
+    """Samples that are all alike do not repeat themselves by that; those too short are left out."""
+    assert distinct_within([list("abc"), list("abc")], 2) == 1.0
+    assert distinct_within([list("aaa"), list("abc"), ["a"]], 2) == pytest.approx((1 / 2 + 1) / 2)
+    assert distinct_within([["a"], []], 2) is None

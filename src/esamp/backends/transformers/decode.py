@@ -8,6 +8,7 @@ truncation (scores.py), the algorithm itself (esamp.explorer).
 import inspect
 import warnings
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
+from esamp.backends.transformers.amateur import follow
 from esamp.backends.transformers.output import ESampOutput, Recorder
 from esamp.backends.transformers.rows import Betas, Rows, choose_seed, row_betas
-from esamp.backends.transformers.scores import Judge
+from esamp.backends.transformers.scores import Judge, find_temperature
 from esamp.backends.transformers.session import Session, Shown
 from esamp.backends.transformers.states import Taps, check_states, describe_head
 from esamp.errors import InertWarning, ModelError, UsageError
@@ -73,7 +75,7 @@ class Decoding:
         try:
             samples = generation_config.num_return_sequences or 1
             check_config(model, generation_config)
-            check_states(model, self.method.layer)
+            parts = check_states(model, self.method.layer)
             rows = Rows.of(input_ids, samples, model_kwargs)
             head = describe_head(model)
             betas = row_betas(esamp_beta, len(rows.prompts), samples, head.device)
@@ -83,6 +85,10 @@ class Decoding:
                 groups=rows.groups(self.method.scope),
                 seed=choose_seed(esamp_seed),
                 device=head.device,
+                temperature=find_temperature(logits_processor),
+                head=parts.head,
+                norm=parts.norm,
+                follow=partial(follow, model, rows.prompts) if rows.tokens_are_all else None,
             )
             judge = Judge.of(
                 self.method,

@@ -1,8 +1,8 @@
 """A `Generator` on Transformers: text in, completions out."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from jaxtyping import Float
@@ -34,6 +34,8 @@ class TransformersGenerator:
     model: PreTrainedModel
     tokenizer: Tokenizer
     chat_template: ChatTemplate = "auto"
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """What the template is told, such as `enable_thinking`."""
 
     @classmethod
     def load(
@@ -43,6 +45,7 @@ class TransformersGenerator:
         dtype: str = "auto",
         device: str = "auto",
         chat_template: ChatTemplate = "auto",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> "TransformersGenerator":
         """Load a model by Hub id or path; None for the demo model.
 
@@ -50,7 +53,12 @@ class TransformersGenerator:
             ModelError: The model cannot be found or read.
         """
         model, tokenizer = load(name, dtype, device)
-        return cls(model=model, tokenizer=tokenizer, chat_template=chat_template)
+        return cls(
+            model=model,
+            tokenizer=tokenizer,
+            chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs or {},
+        )
 
     def generate(
         self, request: Request, method: Method, progress: Progress | None = None
@@ -84,7 +92,9 @@ class TransformersGenerator:
         return Generation(completions=groups, stats=_stats(output, seconds))
 
     def _encode(self, request: Request) -> Any:
-        texts, special = prompt_texts(self.tokenizer, request.prompts, self.chat_template)
+        texts, special = prompt_texts(
+            self.tokenizer, request.prompts, self.chat_template, self.chat_template_kwargs
+        )
         inputs = self.tokenizer(
             texts,
             return_tensors="pt",

@@ -32,6 +32,15 @@ COMMUTE = (
 """Processors that scale, or forbid by token and length: before or after fusion is the same."""
 
 
+def find_temperature(processors: LogitsProcessorList) -> float:
+    """Return what the processors divide logits by."""
+    temperature = 1.0
+    for each in processors:
+        if isinstance(each, TemperatureLogitsWarper):
+            temperature *= each.temperature
+    return temperature
+
+
 class Scored(NamedTuple):
     """What one step draws from, and what it is compared with."""
 
@@ -69,10 +78,6 @@ class Judge:
         betas_given: bool,
     ) -> "Judge":
         """Decide once, when the call starts."""
-        temperature = 1.0
-        for each in processors:
-            if isinstance(each, TemperatureLogitsWarper):
-                temperature *= each.temperature
         commutes = all(isinstance(each, COMMUTE) for each in processors)
         wants_logits = bool(config.return_dict_in_generate and config.output_logits)
         return cls(
@@ -84,7 +89,7 @@ class Judge:
             needs_reference=method.needs_reference,
             keep_reference=diagnostics or wants_logits or method.needs_reference,
             diagnostics=diagnostics,
-            temperature=temperature,
+            temperature=find_temperature(processors),
         )
 
     def read(self, push: Push | None) -> Reads:

@@ -1,6 +1,6 @@
 """The model's side of a call: forward passes, the cache, and which rows are in the batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,19 @@ class Shown:
     """Logits of the states that the head was told to read."""
     reference: Float[Tensor, "active vocab"] | None
     """Logits of the model's own states, where a second projection was asked for."""
+
+
+def is_selectable(cache: Cache | None) -> bool:
+    """Return whether rows can leave a cache: a plain dynamic one."""
+    if cache is None or type(cache) is not DynamicCache:
+        return False
+    return all(type(each) in (DynamicLayer, DynamicSlidingWindowLayer) for each in cache.layers)
+
+
+def find_cache(model_kwargs: Mapping[str, Any]) -> Cache | None:
+    """Return the cache, under whatever name the model gives it."""
+    caches = [value for value in model_kwargs.values() if isinstance(value, Cache)]
+    return caches[0] if caches else None
 
 
 class Session:
@@ -143,18 +156,13 @@ class Session:
 
     @property
     def cache(self) -> Cache | None:
-        """The cache, under whatever name the model gives it."""
-        caches = [value for value in self._kwargs.values() if isinstance(value, Cache)]
-        return caches[0] if caches else None
+        """The cache of this call."""
+        return find_cache(self._kwargs)
 
     def can_drop(self) -> bool:
         """Whether rows can leave: a plain dynamic cache of our own, and text only."""
-        cache: Any = self.cache
         return (
-            type(cache) is DynamicCache
-            and all(
-                type(each) in (DynamicLayer, DynamicSlidingWindowLayer) for each in cache.layers
-            )
+            is_selectable(self.cache)
             and not self._cache_is_given
             and {name for name, value in self._kwargs.items() if value is not None} <= TEXT_INPUTS
         )

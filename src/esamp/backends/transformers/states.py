@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from esamp.errors import ModelError
+from esamp.method import Norm, Projection
 
 
 class Reads(NamedTuple):
@@ -143,11 +144,29 @@ def find_block(model: PreTrainedModel, layer: int) -> nn.Module:
         raise ModelError(
             f"layer is {layer}, and {type(model).__name__} has {count} blocks: give 1 to {count}"
         )
+    block: nn.Module = find_blocks(model).blocks[layer - 1]
+    return block
+
+
+class Blocks(NamedTuple):
+    """The blocks of a model, and the module that runs them."""
+
+    blocks: nn.ModuleList
+    owner: nn.Module
+
+
+def find_blocks(model: PreTrainedModel) -> Blocks:
+    """Return all blocks.
+
+    Raises:
+        ModelError: They cannot be found.
+    """
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
     decoder = model.get_decoder()
-    for module in decoder.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            block: nn.Module = module[layer - 1]
-            return block
+    for owner in decoder.modules():
+        for module in owner.children():
+            if isinstance(module, nn.ModuleList) and len(module) == count:
+                return Blocks(module, owner)
     raise ModelError(
         f"{type(decoder).__name__} keeps its {count} blocks in no list of that length: ESamp "
         "cannot find the first block's output in it"
@@ -159,26 +178,44 @@ def first_tensor(output: Any) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
 
 
+class Parts(NamedTuple):
+    """What a method may use of a model; None where it is not what the model does."""
+
+    head: Projection | None
+    norm: Norm | None
+
+
 @torch.no_grad()
-def check_states(model: PreTrainedModel, layer: int) -> None:
+def check_states(model: PreTrainedModel, layer: int) -> Parts:
     """Check on one short forward pass that the hooks see what ESamp needs.
+
+    Returns:
+        The head and the final norm, which are tried on the same pass.
 
     Raises:
         ModelError: The head's input is not the last hidden state, a block's output is not the
             hidden state of that number, or the states are not finite.
     """
-    seen: dict[str, Tensor] = {}
+    seen: dict[object, Tensor] = {}
     here = threading.get_ident()
 
-    def note(name: str, states: Tensor) -> None:
+    def note(name: object, states: Any) -> None:
         if threading.get_ident() == here:  # another thread may be decoding on the model
-            seen[name] = states
+            seen[name] = first_tensor(states)
 
+    def note_output(name: object) -> Callable[..., None]:
+        return lambda _module, _args, output: note(name, output)
+
+    owner, head = find_blocks(model).owner, find_head(model)
     handles = [
-        find_block(model, layer).register_forward_hook(
-            lambda _m, _a, output: note("shallow", first_tensor(output))
+        find_block(model, layer).register_forward_hook(note_output("shallow")),
+        head.register_forward_pre_hook(lambda _module, args: note("deep", args[0])),
+        head.register_forward_hook(note_output("head")),
+        *(
+            child.register_forward_hook(note_output(child))
+            for child in owner.children()
+            if not isinstance(child, nn.ModuleList)
         ),
-        find_head(model).register_forward_pre_hook(lambda _m, args: note("deep", args[0])),
     ]
     probe = torch.tensor([[0, 1]], device=model.get_input_embeddings().weight.device)
     try:
@@ -187,7 +224,20 @@ def check_states(model: PreTrainedModel, layer: int) -> None:
         for handle in handles:
             handle.remove()
     hidden = shown.hidden_states
-    family = type(model).__name__
+    _check_seen(type(model).__name__, layer, seen, hidden)
+    norms = [
+        child for child in owner.children() if child in seen and _same(seen[child], hidden[-1])
+    ]
+    cap = getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
+    return Parts(
+        head=_projection(head, seen["head"], shown.logits, cap),
+        norm=_norm(norms[-1], hidden[-1].dtype) if norms else None,
+    )
+
+
+def _check_seen(
+    family: str, layer: int, seen: dict[object, Tensor], hidden: tuple[Tensor, ...]
+) -> None:
     if not torch.isfinite(hidden[-1]).all():
         raise ModelError(
             f"{family} gives states that are not finite for a two-token prompt: its weights are "
@@ -209,6 +259,45 @@ def check_states(model: PreTrainedModel, layer: int) -> None:
             f"block {layer} of {family} does not give hidden state {layer}: ESamp cannot read its "
             "shallow state"
         )
+
+
+def _projection(
+    head: nn.Module, raw: Float[Tensor, "1 2 raw"], logits: Float[Tensor, "1 2 vocab"], cap: Any
+) -> Projection | None:
+    """Return the head with what the family does behind it, found by what it did in a probe.
+
+    That is nothing, a cap, or a scale, which families give different names.
+    """
+    if raw.shape != logits.shape:
+        return None
+    dtype, scale = raw.dtype, 1.0
+    raw, logits = raw.float(), logits.to(raw.device, torch.float32)
+
+    def behind(values: Tensor) -> Tensor:
+        return scale * values if cap is None else cap * torch.tanh(values / cap)
+
+    if not _close(behind(raw), logits):
+        cap, scale = None, float((raw * logits).sum() / raw.square().sum())
+        if not _close(behind(raw), logits):
+            return None
+
+    def project(states: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
+        # Not the module itself: its hooks, ours among them, belong to the model's own passes.
+        return behind(head.forward(states.to(dtype)).float())
+
+    return project
+
+
+def _norm(norm: nn.Module, dtype: torch.dtype) -> Norm:
+    def apply(states: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows hidden"]:
+        return norm.forward(states.to(dtype)).to(states.device, torch.float32)
+
+    return apply
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Return whether logits are the same but for the rounding of half precision."""
+    return bool((one - other).abs().max() <= 0.01 * other.abs().max())
 
 
 def _same(seen: Tensor, expected: Tensor) -> bool:

@@ -5,7 +5,7 @@ import functools
 import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,8 @@ class VllmGenerator:
     """What the engine is set to; changed for a method that needs another distiller."""
     max_groups: int = 256
     chat_template: ChatTemplate = "auto"
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """What the template is told, such as `enable_thinking`."""
 
     @classmethod
     def load(
@@ -54,6 +56,7 @@ class VllmGenerator:
         *,
         dtype: str = "auto",
         chat_template: ChatTemplate = "auto",
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         max_groups: int = 256,
         **engine: Any,
     ) -> "VllmGenerator":
@@ -63,6 +66,7 @@ class VllmGenerator:
             name: Hub id or local path of a model.
             dtype: vLLM's `dtype`.
             chat_template: Whether prompts go through the model's chat template.
+            chat_template_kwargs: What the template is told, such as `enable_thinking`.
             max_groups: Groups open at once; each prompt being decoded is one.
             engine: Further arguments of `vllm.LLM`; and `esamp`, further settings of the engine
                 under the names of `EngineSettings`.
@@ -83,6 +87,7 @@ class VllmGenerator:
             esamp=parsed.esamp,
             max_groups=parsed.max_groups,
             chat_template=chat_template,
+            chat_template_kwargs=chat_template_kwargs or {},
         )
 
     def generate(
@@ -154,7 +159,9 @@ class VllmGenerator:
 
     def _encode(self, request: Request) -> list[list[int]]:
         tokenizer = self.llm.get_tokenizer()
-        texts, special = prompt_texts(tokenizer, request.prompts, self.chat_template)
+        texts, special = prompt_texts(
+            tokenizer, request.prompts, self.chat_template, self.chat_template_kwargs
+        )
         prompts: list[list[int]] = [
             tokenizer.encode(text, add_special_tokens=special) for text in texts
         ]

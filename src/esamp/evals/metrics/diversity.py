@@ -1,7 +1,7 @@
 """How much the samples of one prompt differ."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -54,8 +54,11 @@ def mean_similarity(embeddings: Float[Tensor, "samples width"]) -> float:
     return float(total / (samples * (samples - 1)))
 
 
-def distinct_n(sequences: Sequence[Sequence[int]], n: int) -> float | None:
+def distinct_n(sequences: Sequence[Sequence[Hashable]], n: int) -> float | None:
     """Return the share of different n-grams among all of the sequences'; None without any.
+
+    Of tokens or of words; over all samples of a prompt together it is distinct-n across samples.
+    Source: Li et al., 2016, arXiv 1510.03055.
 
     Raises:
         UsageError: n is below 1.
@@ -68,6 +71,20 @@ def distinct_n(sequences: Sequence[Sequence[int]], n: int) -> float | None:
         for start in range(len(tokens) - n + 1)
     ]
     return len(set(grams)) / len(grams) if grams else None
+
+
+def distinct_within(sequences: Sequence[Sequence[Hashable]], n: int) -> float | None:
+    """Return the mean over sequences of each one's own share of different n-grams.
+
+    Low values mean that samples repeat themselves. Sequences shorter than n are left out; None if
+    all are.
+
+    Raises:
+        UsageError: n is below 1.
+    """
+    shares = [distinct_n([sequence], n) for sequence in sequences]
+    found = [share for share in shares if share is not None]
+    return sum(found) / len(found) if found else None
 
 
 def _unit(embeddings: Float[Tensor, "samples width"], least: int) -> Float[Tensor, "samples width"]:

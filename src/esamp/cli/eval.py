@@ -1,0 +1,366 @@
+"""`esamp eval`: arms side by side on one task, into a run folder that can be gone on with."""
+
+import dataclasses
+import importlib.metadata
+import json as stdlib_json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from esamp.backends.precision import choose_dtype
+from esamp.backends.text import ChatTemplate
+from esamp.cli.backend import load_generator
+from esamp.cli.console import machine, only_data_on_stdout, progress_bar, talk, write_json
+from esamp.cli.settings import BackendName
+from esamp.errors import MissingDependencyError, UsageError
+from esamp.evals.arms import parse_arm
+from esamp.evals.config import ROWS, RunConfig, hash_items
+from esamp.evals.embedding import Embed, load_embedder
+from esamp.evals.folder import RunFolder
+from esamp.evals.graders.pool import GradingPool
+from esamp.evals.run import Measurers, Tools, run
+from esamp.evals.scoring import OWN, Scorer
+from esamp.evals.task import Task
+from esamp.evals.tasks import find_task
+from esamp.generation import SpeakingGenerator
+
+MINILM = "all-MiniLM-L6-v2"
+NONE = "none"
+KINDS = {int: "a whole number", bool: "true or false", str: "text"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What `esamp eval` is asked for, by options and by --config; names as in the options."""
+
+    task: str
+    arm: Sequence[str] = ("vanilla", "esamp")
+    data_file: Path | None = None
+    limit: int | None = None
+    samples: int = 16
+    seeds: Sequence[int] = (0,)
+    model: str | None = None
+    backend: BackendName = "transformers"
+    dtype: str = "auto"
+    chat_template: ChatTemplate = "auto"
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    embedder: Sequence[str] = (MINILM,)
+    scorer: Sequence[str] = (OWN,)
+    max_new_tokens: int | None = None
+    prompts_at_once: int | None = None
+    diagnostics: bool = False
+    unsafe_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.diagnostics and self.backend == "vllm":
+            raise UsageError(
+                "diagnostics need the reference logits of every token: use --backend transformers"
+            )
+
+
+def evaluate(  # noqa: PLR0913  (one parameter per option: typer reads them)
+    task: Annotated[
+        str | None, typer.Argument(help="Such as gsm8k, open-ended or reasoning-gym:gcd.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; one that is there is gone on with.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with these options; those given here override it."),
+    ] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help='Such as "esamp(beta=0.25)"; give several.')
+    ] = None,
+    data_file: Annotated[
+        Path | None, typer.Option(help="JSONL (or .gz) with the Hub set's own columns.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many items.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples of each item; 16.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id or local path; left out: SmolLM2-135M-Instruct.")
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="transformers or vllm.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32.")] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(help="auto, or none: prompts as they are.")
+    ] = None,
+    chat_template_kwargs: Annotated[
+        str | None, typer.Option(help='What it is told, such as {"enable_thinking": false}.')
+    ] = None,
+    embedder: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What diversity is measured on; {MINILM}. Several; none: no."),
+    ] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whose perplexity; own: the model's. Hub id, folder or .gguf. Several; none: no."
+        ),
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Left out: the task's.")] = None,
+    prompts_at_once: Annotated[
+        int | None, typer.Option(help="Prompts of a batch; left out: 128 rows.")
+    ] = None,
+    diagnostics: Annotated[
+        bool | None, typer.Option("--diagnostics", help="Also KL from the unsteered model.")
+    ] = None,
+    unsafe_code: Annotated[
+        bool | None, typer.Option("--unsafe-code", help="Run samples' code without a sandbox.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The summary on stdout.")] = False,
+) -> None:
+    """Compare arms on a task: generate, grade, measure, sum up."""
+    given = {
+        name: value
+        for name, value in locals().items()
+        if name not in ("out", "config", "json") and value is not None
+    }
+    settings = merge({} if config is None else read_config(config), given)
+    folder_path = out or (None if config is None else Path("runs") / config.stem)
+    if folder_path is None:
+        raise UsageError("there is no folder to write to: give --out DIR")
+    with only_data_on_stdout():
+        prepared = prepare(settings)
+        folder = RunFolder.open(folder_path, prepared.config)
+        folder.write("environment.json", environment())
+        folder.write_items(prepared.items, private=prepared.config.private)
+        summary = run(prepared.config, prepared.items, prepared.tools(), folder)
+    if json:
+        write_json(summary)
+    else:
+        Console().print(table(summary))
+        talk.print(f"more: esamp report {folder_path}")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file of options.
+
+    Raises:
+        UsageError: It is missing, no YAML, or no mapping.
+        MissingDependencyError: PyYAML is missing.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError("--config needs PyYAML: pip install 'esamp[eval]'") from error
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path} holds no settings: write `option: value` lines")
+    return {str(name).replace("-", "_"): value for name, value in data.items()}
+
+
+def merge(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
+    """Return the settings of a file with those of the command line over them.
+
+    Raises:
+        UsageError: A setting is unknown or of the wrong type, or there is no task.
+    """
+    # `paper` holds a table's numbers beside the run that would reproduce it.
+    values = {name: value for name, value in stored.items() if name != "paper"} | dict(given)
+    kinds = {each.name: each.type for each in dataclasses.fields(Settings)}
+    for name, value in values.items():
+        if name not in kinds:
+            raise UsageError(f"there is no option {name!r}: give some of {', '.join(kinds)}")
+        values[name] = _convert(name, value, kinds[name])
+    if "task" not in values:
+        raise UsageError("there is no task: give one, such as open-ended or reasoning-gym:gcd")
+    return Settings(**values)
+
+
+def _convert(name: str, value: Any, kind: Any) -> Any:
+    """Return a value of YAML or of the command line as a setting's type."""
+    if kind == Sequence[int]:
+        parts = value if isinstance(value, list) else str(value).split(",")
+        try:
+            return tuple(int(str(part)) for part in parts)
+        except ValueError:
+            raise UsageError(f"{name} is {value!r}: give whole numbers, such as 0,1,2") from None
+    if kind == Sequence[str]:
+        return tuple(str(each) for each in (value if isinstance(value, list) else [value]))
+    if kind == Path | None:
+        return Path(value)
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            option, allowed = name.replace("_", "-"), ", ".join(get_args(kind))
+            raise UsageError(f"{option} is {value!r}: give one of {allowed}")
+        return value
+    if kind == Mapping[str, Any]:
+        return _mapping(name, value)
+    wanted = {int: int, int | None: int, bool: bool}.get(kind, str)
+    if value is None or type(value) is not wanted:
+        raise UsageError(f"{name} is {value!r}: give {KINDS[wanted]}")
+    return value
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    found = value
+    if isinstance(value, str):
+        try:
+            found = stdlib_json.loads(value)
+        except ValueError:
+            found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{name} is {value!r}: give a JSON object")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A run that was checked as far as is possible without a model."""
+
+    settings: Settings
+    task: Task
+    items: Sequence[Any]
+    config: RunConfig
+    chat_template: ChatTemplate
+    loaded: list[SpeakingGenerator] = field(default_factory=list)
+
+    def tools(self) -> Tools:
+        """Return what the run works with."""
+        grader = self.task.grader
+        return Tools(
+            generator=self._generator,
+            grading=None if grader is None else lambda: GradingPool(grader),
+            measurers=self._measurers,
+            progress=progress_bar,
+        )
+
+    def _generator(self) -> SpeakingGenerator:
+        config = self.config
+        generator = load_generator(
+            self.settings.backend,
+            self.settings.model,
+            config.dtype,
+            self.chat_template,
+            config.chat_template_kwargs,
+        )
+        self.loaded.append(generator)
+        return generator
+
+    def _measurers(self) -> Measurers:
+        embedders: dict[str, Embed] = {
+            name: load_embedder(None if name == MINILM else name) for name in self.config.embedders
+        }
+        return Measurers(
+            embedders=embedders, scorers={name: self._scorer(name) for name in self.config.scorers}
+        )
+
+    def _scorer(self, name: str) -> Scorer:
+        from esamp.backends.transformers.generator import TransformersGenerator
+        from esamp.backends.transformers.scorer import TransformersScorer
+
+        if name != OWN:
+            return TransformersScorer.load(name, dtype=self.config.dtype)
+        for generator in self.loaded:
+            if isinstance(generator, TransformersGenerator):
+                return TransformersScorer(
+                    model=generator.model,
+                    tokenizer=generator.tokenizer,
+                    own=True,
+                    chat_template=generator.chat_template,
+                    chat_template_kwargs=generator.chat_template_kwargs,
+                )
+        return TransformersScorer.load(
+            self.settings.model,
+            own=True,
+            dtype=self.config.dtype,
+            chat_template=self.chat_template,
+            chat_template_kwargs=self.config.chat_template_kwargs,
+        )
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Check a run and read its items, before a model is loaded.
+
+    Raises:
+        UsageError: Something that was asked for does not exist, or does not go together.
+        MissingDependencyError: A library or a sandbox is missing.
+    """
+    from esamp.backends.transformers.load import DEMO_MODEL
+
+    arms = [parse_arm(text) for text in settings.arm]
+    for arm in arms:
+        if settings.backend == "vllm" and not arm.runs_on_vllm:
+            raise UsageError(f"arm {arm.name} does not run on vLLM: use --backend transformers")
+    task = find_task(settings.task, unsafe_code=settings.unsafe_code)
+    items = task.load(settings.data_file, settings.limit, 0)
+    chat_template: ChatTemplate = "none" if task.plain_text else settings.chat_template
+    config = RunConfig(
+        task=task.name,
+        items=[item.id for item in items],
+        data=hash_items(items),
+        model=settings.model or DEMO_MODEL,
+        backend=settings.backend,
+        dtype=choose_dtype(settings.dtype),
+        chat_template=chat_template,
+        chat_template_kwargs=settings.chat_template_kwargs,
+        arms=[arm.name for arm in arms],
+        samples=settings.samples,
+        seeds=list(settings.seeds),
+        max_new_tokens=settings.max_new_tokens or task.max_new_tokens,
+        prompts_at_once=settings.prompts_at_once or max(1, ROWS // settings.samples),
+        embedders=[name for name in settings.embedder if name != NONE],
+        scorers=[name for name in settings.scorer if name != NONE],
+        diagnostics=settings.diagnostics,
+        verifiable=task.grader is not None,
+        private=task.private,
+        plain_text=task.plain_text,
+    )
+    return Prepared(
+        settings=settings, task=task, items=items, config=config, chat_template=chat_template
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Return what results may depend on beside the configuration."""
+    names = ("esamp", "torch", "transformers", "vllm", "sentence-transformers", "math-verify")
+    versions: dict[str, str | None] = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {"versions": versions, "machine": machine()}
+
+
+COLUMNS: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Any]]] = {
+    "pass@": lambda arm: arm["pass_at_k"] or {},
+    "Vendi ": lambda arm: arm["vendi"],
+    "perplexity ": lambda arm: arm["perplexity"],
+    "": lambda arm: {"entropy": arm["entropy"], "tokens": arm["tokens_per_sample"]},
+}
+
+
+def table(summary: Mapping[str, Any]) -> Table:
+    """Return the main numbers of a run, each with its 95 % interval."""
+    result = Table(title=f"{summary['task']}, {summary['items']} items, {summary['samples']} each")
+    result.add_column("arm")
+    for number, arm in enumerate(summary["arms"]):
+        cells = {
+            f"{title}{Path(name).name}": _show(value)
+            for title, values in COLUMNS.items()
+            for name, value in values(arm).items()
+        }
+        if number == 0:
+            for name in cells:
+                result.add_column(name, justify="right")
+        result.add_row(arm["arm"], *cells.values())
+    return result
+
+
+def _show(found: Mapping[str, float | None] | None) -> str:
+    if found is None or found["value"] is None:
+        return "–"
+    value, low, high = (found[name] for name in ("value", "low", "high"))
+    between = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+    return f"{value:.3g}{between}"

@@ -1,0 +1,240 @@
+"""A run on disk: a folder of JSON files and of logs that only ever grow.
+
+A log holds JSON lines in an order that the configuration fixes, so what is there is always a prefix
+of what will be. Lines that belong together are written in one go and flushed to the disk. After a
+kill at any moment the last lines may be torn or belong to a batch that is not whole: they are taken
+off when the log is opened, and done again.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from esamp.errors import EsampError, UsageError
+from esamp.evals.config import FORMAT, RunConfig
+from esamp.evals.records import Key
+from esamp.evals.task import Item
+
+
+class Log:
+    """A file of JSON lines about (arm, seed, item), in a fixed order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines that are there; a torn last one is left out.
+
+        Raises:
+            UsageError: A line before the last one is no JSON object.
+        """
+        for line, _ in self._parsed():
+            yield line
+
+    def resume(self, batches: Sequence[Sequence[Key]]) -> int:
+        """Take off what is not a whole batch, and return how many batches are there.
+
+        Args:
+            batches: Keys of all lines in order, batch by batch.
+
+        Raises:
+            UsageError: The log holds other lines than those.
+        """
+        if not self.path.exists():
+            return 0
+        done, end, ends = 0, 0, self._parsed()
+        for batch in batches:
+            for key in batch:
+                found = next(ends, None)
+                if found is None:
+                    self._cut(end)
+                    return done
+                line, place = found
+                if key_of(line) != key:
+                    raise UsageError(
+                        f"{self.path} has {key_of(line)} where {key} belongs: it is of another "
+                        "run, or was changed; give another --out"
+                    )
+            done, end = done + 1, place
+        if next(ends, None) is not None:
+            raise UsageError(f"{self.path} has more lines than this run: give another --out")
+        self._cut(end)
+        return done
+
+    def mend(self) -> None:
+        """Take off a torn last line."""
+        if self.path.exists():
+            self._cut(max((end for _, end in self._parsed()), default=0))
+
+    def append(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write lines together and wait until the disk has them.
+
+        Raises:
+            EsampError: The disk is full or cannot be written.
+        """
+        text = "".join(
+            json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines
+        )
+        try:
+            with self.path.open("ab") as file:
+                file.write(text.encode("utf-8", "surrogatepass"))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+
+    def _parsed(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each line and where it ends in the file."""
+        if not self.path.exists():
+            return
+        place, broken = 0, None
+        with self.path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if broken is not None:
+                    raise UsageError(
+                        f"{self.path}, line {broken} is broken, and it is not the last one: "
+                        "restore the file, or give another --out"
+                    )
+                line = _parse(raw)
+                if line is None:
+                    broken = number
+                    continue
+                place += len(raw)
+                yield line, place
+
+    def _cut(self, end: int) -> None:
+        if self.path.stat().st_size == end:
+            return
+        try:
+            with self.path.open("r+b") as file:
+                file.truncate(end)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise disk_error(self.path, error) from error
+
+
+def key_of(line: Mapping[str, Any]) -> Key:
+    """Return what a line is about."""
+    return Key(line["arm"], line["seed"], line["item"])
+
+
+def _parse(raw: bytes) -> dict[str, Any] | None:
+    """Return a line's object; None where it is torn or no object."""
+    if not raw.endswith(b"\n"):
+        return None
+    try:
+        line = json.loads(raw.decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and {"arm", "seed", "item"} <= line.keys() else None
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.samples = Log(path / "samples.jsonl")
+        self.grades = Log(path / "grades.jsonl")
+        self.measures = Log(path / "measures.jsonl")
+        self.timings = Log(path / "timings.jsonl")
+
+    @classmethod
+    def open(cls, path: Path, config: RunConfig) -> "RunFolder":
+        """Make the folder of a new run, or open that of the same run to go on.
+
+        Raises:
+            UsageError: It holds something else, or a run of another configuration.
+            EsampError: It cannot be written.
+        """
+        folder = cls(path)
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is no folder: give another --out")
+        if folder.has("config.json"):
+            different = config.differences(folder.read("config.json"))
+            if different:
+                raise UsageError(
+                    f"{path} holds a run of another configuration ({'; '.join(different)}): "
+                    "give another --out, or the same settings to go on"
+                )
+            return folder
+        if path.exists() and any(path.iterdir()):
+            raise UsageError(f"{path} is not empty and holds no run: give another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(path, error) from error
+        folder.write("config.json", config.to_json())
+        return folder
+
+    @classmethod
+    def existing(cls, path: Path) -> "RunFolder":
+        """Open the folder of a run to read it.
+
+        Raises:
+            UsageError: There is none, or one of another version.
+        """
+        folder = cls(path)
+        if not folder.has("config.json"):
+            raise UsageError(f"{path} is no run folder: give what `esamp eval --out` made")
+        version = folder.read("config.json").get("format")
+        if version != FORMAT:
+            raise UsageError(
+                f"{path} has format {version}, this esamp reads {FORMAT}: use the esamp it is from"
+            )
+        return folder
+
+    def write_items(self, items: Sequence[Item], private: bool) -> None:
+        """Write what reports show of the items: nothing but their names where they are private."""
+        prompts = {item.id: None if private else item.prompt for item in items}
+        self.write("items.json", prompts)
+
+    def config(self) -> RunConfig:
+        """Return the stored configuration."""
+        return RunConfig(**self.read("config.json"))
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+        return (self.path / name).is_file()
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Read a JSON file.
+
+        Raises:
+            UsageError: It is no JSON object.
+        """
+        try:
+            data = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.path / name} cannot be read: {error}") from error
+        if not isinstance(data, dict):
+            raise UsageError(f"{self.path / name} holds no JSON object: it is of another program")
+        return data
+
+    def write(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write a JSON file, whole or not at all.
+
+        Raises:
+            EsampError: The disk is full or cannot be written.
+        """
+        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        draft = self.path / f"{name}.part"
+        try:
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path / name)
+        except OSError as error:
+            raise disk_error(self.path / name, error) from error
+
+
+def disk_error(path: Path, error: OSError) -> EsampError:
+    """Say that a file could not be written, and that nothing is lost."""
+    return EsampError(
+        f"{path} cannot be written ({error.strerror}): make room or give access, and run the same "
+        "command again; it goes on from what is on disk"
+    )

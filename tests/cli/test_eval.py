@@ -1,0 +1,157 @@
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from esamp.cli.eval import Settings, merge, read_config
+from esamp.errors import UsageError
+from evals.runs import files
+from tiny import tiny, tiny_tokenizer
+
+SUMS = [{"problem": f"What is {a} + {a}?", "answer": str(2 * a)} for a in range(4)]
+ARMS = (
+    "vanilla",
+    "vanilla(temperature=0.7)",
+    "esamp(beta=0.5)",
+    "entropy-matched(arm=fire)",
+    "fire",
+)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """A random model and its tokenizer, as a checkpoint."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = tiny("llama")
+    model.generation_config.eos_token_id = 1
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def arguments(small_model, tmp_path):
+    data = tmp_path / "sums.jsonl"
+    data.write_text("".join(json.dumps(each) + "\n" for each in SUMS))
+    words = ["eval", "math500", "--data-file", str(data), "--model", small_model]
+    words += ["--dtype", "float32", "--samples", "3", "--seeds", "0,1", "--max-new-tokens", "8"]
+    words += ["--prompts-at-once", "2", "--embedder", "none"]
+    return [*words, *(word for arm in ARMS for word in ("--arm", arm))]
+
+
+def test_a_run_ends_with_its_summary_on_stdout_and_on_disk(run, arguments, tmp_path):
+    out = tmp_path / "run"
+    code, stdout, stderr = run(*arguments, "--out", str(out), "--json")
+    assert code == 0, stderr
+    summary = json.loads(stdout)
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert [arm["arm"] for arm in summary["arms"]] == list(ARMS)
+    assert summary["items"] == 4
+    for arm in summary["arms"]:
+        assert set(arm["pass_at_k"]) == {"1", "2", "3"}
+        assert arm["perplexity"]["own"]["value"] > 1
+        assert arm["vendi"] == {}
+    samples = (out / "samples.jsonl").read_text().splitlines()
+    assert len(samples) == len(ARMS) * 2 * 4
+    code, stdout, _ = run(*arguments, "--out", str(out))
+    assert code == 0
+    assert "math500, 4 items, 3 each" in stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_five_times_ends_with_the_same_bytes(arguments, tmp_path):
+    def begin(out):
+        command = [sys.executable, "-m", "esamp.cli.main", *arguments, "--out", str(out)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen(command, **quiet)
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert begin(whole).wait() == 0
+    chance, kills = random.Random(0), 0
+    logs = [cut / f"{name}.jsonl" for name in ("samples", "samples", "grades", "measures")]
+    sizes = {log: (whole / log.name).stat().st_size for log in logs}
+    for turn in range(5):
+        # At some size of one of the logs, later ones in later turns.
+        log = logs[min(turn, 3)]
+        enough = (0.2 + 0.15 * turn) * sizes[log] * chance.uniform(0.8, 1.0)
+        process = begin(cut)
+        while process.poll() is None and not (log.exists() and log.stat().st_size >= enough):
+            time.sleep(0.001)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert kills == 5, "each kill hit a run at work"
+    assert not (cut / "summary.json").exists()
+    assert begin(cut).wait() == 0
+    assert files(cut) == files(whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["eval", "gsm8k"], "give --out DIR"),
+        (["eval", "--out", "x"], "there is no task"),
+        (["eval", "chess", "--out", "x"], "task 'chess' is unknown: give one of aime24"),
+        (["eval", "open-ended", "--arm", "magic", "--out", "x"], "there is no arm 'magic'"),
+        (["eval", "open-ended", "--seeds", "a", "--out", "x"], "seeds is 'a': give whole numbers"),
+        (["eval", "open-ended", "--backend", "jax", "--out", "x"], "backend is 'jax': give one of"),
+        (
+            ["eval", "open-ended", "--backend", "vllm", "--arm", "override", "--out", "x"],
+            "arm override does not run on vLLM: use --backend transformers",
+        ),
+        (
+            ["eval", "open-ended", "--backend", "vllm", "--diagnostics", "--out", "x"],
+            "diagnostics need the reference logits",
+        ),
+        (["eval", "gsm8k", "--data-file", "nothing.jsonl", "--out", "x"], "nothing.jsonl"),
+        (["eval", "--config", "nothing.yaml"], "nothing.yaml cannot be read"),
+        (
+            ["eval", "open-ended", "--chat-template-kwargs", "[1]", "--out", "x"],
+            "chat_template_kwargs is '[1]': give a JSON object",
+        ),
+    ],
+    ids=lambda value: value[-3] if isinstance(value, list) and len(value) > 3 else None,
+)
+def test_what_cannot_be_is_one_sentence_before_a_model_is_loaded(
+    run, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, stdout, stderr = run(*words)
+    assert code == 2
+    assert stdout == ""
+    assert stderr.startswith("error: ")
+    assert message in stderr
+    assert len(stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+def test_flags_override_a_file_of_settings(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "task: open-ended\nmax-new-tokens: 32\nseeds: [3, 4]\narm: [vanilla, esamp]\n"
+        "paper: {esamp: 1.67}\n"
+    )
+    settings = merge(read_config(path), {"samples": 4, "seeds": "5"})
+    assert settings == Settings(
+        task="open-ended", max_new_tokens=32, seeds=(5,), arm=("vanilla", "esamp"), samples=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task: a\nsample: 3\n", "there is no option 'sample': give some of task, arm"),
+        ("task: a\nsamples: many\n", "samples is 'many': give a whole number"),
+        ("- a\n", "holds no settings"),
+        ("a: [\n", "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(tmp_path, text, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        merge(read_config(path), {})

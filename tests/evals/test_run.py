@@ -1,0 +1,112 @@
+import json
+
+import pytest
+
+from esamp.backends.scripted import ScriptedGenerator
+from esamp.errors import UsageError
+from esamp.evals.folder import RunFolder
+from evals.runs import TEXTS, Counting, config, files, run_in, tools
+
+
+def test_the_summary_is_that_of_the_script(tmp_path):
+    summary = run_in(tmp_path / "run")
+    assert [arm["arm"] for arm in summary["arms"]] == config().arms
+    for arm in summary["arms"]:
+        assert arm["pass_at_k"]["1"]["value"] == 0.5
+        assert arm["pass_at_k"]["4"]["value"] == 1.0
+        assert arm["entropy"]["value"] == pytest.approx(1.0)
+        assert arm["perplexity"]["flat"]["value"] == pytest.approx(2.718281828)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    timings = json.loads((tmp_path / "run" / "timings.json").read_text())
+    assert [each["arm"] for each in timings["arms"]] == config().arms
+    assert all(each["tokens_per_second"] > 0 for each in timings["arms"])
+
+
+def test_lines_are_one_for_each_arm_seed_and_item_in_the_plans_order(tmp_path):
+    run_in(tmp_path / "run")
+    folder = RunFolder.existing(tmp_path / "run")
+    keys = [key for batch in config().batches() for key in batch.keys]
+    assert len(keys) == 3 * 2 * 3
+    for log in (folder.samples, folder.grades, folder.measures):
+        assert [(line["arm"], line["seed"], line["item"]) for line in log.lines()] == keys
+
+
+@pytest.mark.parametrize("stop_at", range(12))
+def test_a_run_that_is_stopped_anywhere_ends_with_the_same_files(tmp_path, stop_at):
+    run_in(tmp_path / "whole")
+    generator = Counting(ScriptedGenerator(texts=TEXTS), stop_at=stop_at)
+    with pytest.raises(KeyboardInterrupt):
+        run_in(tmp_path / "cut", with_tools=tools(generator))
+    again = Counting(ScriptedGenerator(texts=TEXTS))
+    run_in(tmp_path / "cut", with_tools=tools(again))
+    assert again.calls == 12 - stop_at, "batches that were written are not generated again"
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("log", ["samples", "grades", "measures", "timings"])
+@pytest.mark.parametrize("lost", [1, 100, 700])
+def test_a_log_that_lost_its_end_is_completed(tmp_path, log, lost):
+    """A kill leaves any prefix of what was being written."""
+    run_in(tmp_path / "whole")
+    run_in(tmp_path / "cut")
+    path = tmp_path / "cut" / f"{log}.jsonl"
+    path.write_bytes(path.read_bytes()[:-lost])
+    (tmp_path / "cut" / "summary.json").unlink()
+    if log == "samples":
+        # What is made from samples is never ahead of them.
+        (tmp_path / "cut" / "measures.jsonl").unlink()
+        (tmp_path / "cut" / "grades.jsonl").unlink()
+    run_in(tmp_path / "cut")
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_nothing_is_loaded_for_a_run_that_is_done(tmp_path):
+    whole = run_in(tmp_path / "run")
+
+    def never(*_):
+        raise AssertionError("not needed")
+
+    idle = tools()
+    idle = type(idle)(generator=never, grading=never, measurers=never, progress=idle.progress)
+    assert run_in(tmp_path / "run", with_tools=idle) == whole
+
+
+def test_a_task_without_right_and_wrong_has_no_grades(tmp_path):
+    summary = run_in(tmp_path / "run", config(verifiable=False), tools(grading=False))
+    assert not (tmp_path / "run" / "grades.jsonl").exists()
+    assert summary["arms"][0]["pass_at_k"] is None
+
+
+def test_a_run_of_another_configuration_is_not_mixed_in(tmp_path):
+    run_in(tmp_path / "run")
+    with pytest.raises(UsageError, match=r"samples: 4 there, 2 now.*another --out"):
+        run_in(tmp_path / "run", config(samples=2))
+
+
+def test_an_arm_is_matched_to_the_entropy_of_another(tmp_path):
+    """The script's entropy is one nat whatever the temperature, so the first try is kept."""
+    arms = ["entropy-matched(arm=esamp)", "esamp", "vanilla"]
+    summary = run_in(tmp_path / "run", config(arms=arms))
+    found = json.loads((tmp_path / "run" / "calibration.json").read_text())
+    assert found == {arms[0]: {"temperature": 1.0, "entropy": 1.0, "target": 1.0}}
+    assert [arm["arm"] for arm in summary["arms"]] == arms
+    assert summary["arms"][0]["temperature"] == 1.0
+
+
+def test_an_arm_that_is_matched_to_none_is_refused():
+    with pytest.raises(UsageError, match="add --arm 'esamp'"):
+        config(arms=["vanilla", "entropy-matched(arm=esamp)"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 0}, "samples is 0"),
+        ({"arms": ["vanilla", "vanilla"]}, "'vanilla' is twice among the arms"),
+        ({"seeds": []}, "there are no seeds"),
+        ({"arms": ["magic"]}, "there is no arm 'magic'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        config(**changes)
