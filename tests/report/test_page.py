@@ -9,6 +9,7 @@ import pytest
 
 from esamp.errors import UsageError
 from esamp.report.build import build_report
+from evals.runs import run_in
 from report.fixtures import ESAMP, VANILLA, config, nothing, sample, summary, write_run
 
 SMALL = [*VANILLA[:3], *ESAMP[:2], "min-p"]
@@ -277,3 +278,14 @@ def test_what_is_missing_beside_the_summary_is_noted(page_of):
     assert "environment.json is missing." in page
     assert "timings.json is missing." in page
     assert ">speed" not in page
+
+
+def test_what_evaluation_writes_is_what_the_report_reads(tmp_path):
+    data = run_in(tmp_path / "run")
+    page = build_report([tmp_path / "run"])
+    answers = rows_of(page, "Right answers")
+    arm = data["arms"][2]
+    value = arm["pass_at_k"]["1"]["value"]
+    assert answers[arm["arm"]][0].split()[0] == f"{100 * value:.1f}"
+    assert "a yes 0" in page
+    assert 'class="note"' not in page

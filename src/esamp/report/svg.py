@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-CHARACTER = 6.1
+CHARACTER = 6.6
 """Mean width of a character in the plots' font size, in pixels."""
 
-LINE = 13.0
+LINE = 13.5
 """Height of a line of text, in pixels."""
 
 
