@@ -12,7 +12,7 @@ from esamp.report.arms import Label, Mark, sweeps
 from esamp.report.runs import Arm
 from esamp.report.svg import LINE, Axis, Frame, drawing, mark, path, tag, width_of
 
-SIZES = {"wide": (680.0, 460.0), "narrow": (372.0, 400.0)}
+SIZES = {"wide": (680.0, 460.0), "narrow": (334.0, 380.0)}
 """One of the two is shown, by the width of the window."""
 
 RADIUS = 4.6

@@ -4,6 +4,7 @@ All panels of a figure have the same axes, so that they can be read against each
 sampling stands in each as a dark line.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -66,7 +67,9 @@ def panels(
         return []
     plain = next((line for line in lines if line.label.vanilla and line.label.value == 1), None)
     families = list(dict.fromkeys(line.label.family for line in lines))
-    names = ["vanilla" if plain else "", *(line.label.short for line in lines)]
+    sizes = Counter(line.label.family for line in lines)
+    names = ["vanilla" if plain else ""]
+    names += [line.label.short for line in lines if sizes[line.label.family] > 1]
     right = 10 + max(width_of(shortened(name)) for name in names)
     frame = Frame.of(SIZE, axes[0], axes[1], numbers(lines), right=right)
     behind = tag("g", *(_stroke(frame, line, "other") for line in lines), id=f"{name}-all")
@@ -85,7 +88,9 @@ def panels(
             draw(frame, line, marks[family], (place + 1) / len(own), len(own) <= MOST_BANDS)
             for place, line in enumerate(own)
         ]
-        ends = [end_of(frame, line, line.label.short, marks[family].colour) for line in own]
+        # A line that is alone is named by the heading.
+        named = own if len(own) > 1 else []
+        ends = [end_of(frame, line, line.label.short, marks[family].colour) for line in named]
         if plain is not None and plain not in own:
             ends.append(end_of(frame, plain, "vanilla", "plain"))
         drawn.append(name_ends(frame, ends))

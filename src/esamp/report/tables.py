@@ -254,7 +254,7 @@ def lift_grid(run: Run, labels: Mapping[str, Label], drawn: Mapping[str, Mark]) 
         mark_of = drawn[labels[arm].family]
         here = [found.get((arm, *pair)) for pair in readers]
         cells = [
-            pictured(each.lift, scale, 1.0, mark_of, fixed(2), "outside vanilla’s range")
+            pictured(each.lift, scale, 1.0, mark_of, fixed(2), "out of range")
             if each is not None
             else Cell()
             for each in here
