@@ -288,4 +288,4 @@ def test_what_evaluation_writes_is_what_the_report_reads(tmp_path):
     value = arm["pass_at_k"]["1"]["value"]
     assert answers[arm["arm"]][0].split()[0] == f"{100 * value:.1f}"
     assert "a yes 0" in page
-    assert 'class="note"' not in page
+    assert re.findall(r'class="note">([^<]*)<', page) == ["environment.json is missing."]

@@ -66,9 +66,10 @@ class Section:
     def contents(self) -> list[tuple[str, str]]:
         """Places of the page and their titles."""
         answers = "Right answers" if self.pass_at_k else "Differences"
-        parts = {
-            "frontier": ("Frontier", self.frontiers or self.lifts),
-            "passk": (answers, self.pass_at_k or self.differences),
+        first = {"passk": (answers, self.pass_at_k or self.differences)}
+        second = {"frontier": ("Frontier", self.frontiers or self.lifts)}
+        parts: dict[str, tuple[str, object]] = {
+            **(first | second if self.pass_at_k else second | first),
             "results": ("Results", self.tables),
             "sweeps": ("Sweeps", self.sweeps),
             "dynamics": ("Dynamics", self.dynamics),

@@ -208,7 +208,7 @@ def _labels(
     for point in points:
         at = places[point.label.arm]
         short, drawn = point.label.short, marks[point.label.family]
-        box, ring = _best_box(frame, at, width_of(short), taken)
+        box, ring = _best_box(frame, at, width_of(short) + 3, taken)
         taken.append(box)
         if ring > 0:
             near = (min(max(at[0], box.left), box.right), min(max(at[1], box.top), box.bottom))

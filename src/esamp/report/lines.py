@@ -190,7 +190,7 @@ def _band(frame: Frame, run: Points, drawn: Mark) -> Markup:
 
 def name_ends(frame: Frame, ends: Sequence[End]) -> Markup:
     """Name lines where they end, apart from each other."""
-    places = spread([end.y for end in ends], frame.y.end, frame.y.start, LINE)
+    places = spread([end.y for end in ends], frame.y.end, frame.y.start - 6, LINE)
     return Markup("").join(
         tag("text", end.name, x=end.x + 6, y=at + 4, class_=f"label {end.colour}")
         for end, at in zip(ends, places, strict=True)
