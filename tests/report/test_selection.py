@@ -5,7 +5,7 @@ import pytest
 from esamp.evals.records import SampleRecord
 from esamp.report import samples
 from esamp.report.runs import read_run
-from esamp.report.samples import CHARACTERS, ITEMS, SAMPLES, select, shade
+from esamp.report.samples import CHARACTERS, ITEMS, PROMPT, SAMPLES, select, shade
 from report.fixtures import sample, samples_lines, summary, write_run
 
 ARMS = ["vanilla", "esamp"]
@@ -99,3 +99,25 @@ def test_a_torn_last_line_and_a_damaged_one_are_noted(run):
 def test_without_the_file_there_is_a_note(run):
     (run.folder / "samples.jsonl").unlink()
     assert select(run).notes == ["samples.jsonl is missing: no sample is shown."]
+
+
+def test_nothing_of_a_private_task_is_read(tmp_path):
+    found = select(read_run(write_run(tmp_path / "run", summary(ARMS, private=True, steps=2))))
+    assert found.samples == []
+    assert found.seed is None
+
+
+def test_prompts_are_shown_cut_and_a_damaged_file_of_them_is_told_of(run):
+    prompts = {"item-0": "Say <b>a</b>.", "item-1": "x" * 2000, "item-2": None}
+    path = run.folder / "items.json"
+    path.write_text(json.dumps(prompts))
+    found = select(run)
+    assert [each.prompt for each in found.samples] == [
+        "Say <b>a</b>.",
+        "x" * PROMPT + " …",
+        "",
+    ]
+    path.write_text("[1]")
+    damaged = select(run)
+    assert [each.prompt for each in damaged.samples] == ["", "", ""]
+    assert damaged.notes == ["items.json is damaged: prompts are not shown."]

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-import esamp
 from esamp.errors import UsageError
 from esamp.report.arms import Mark, label_arms, marks
 from esamp.report.figures import Figure, Painter
@@ -104,7 +104,7 @@ def build_report(folders: Sequence[Path]) -> str:
         together=together(runs) if len(runs) > 1 else [],
         style=Markup(style),
         policy=_policy(style),
-        version=esamp.__version__,
+        version=version("esamp"),
         legend_mark=legend_mark,
         breakable=breakable,
     )

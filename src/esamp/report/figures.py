@@ -115,6 +115,10 @@ class Painter:
             for arm in self.run.arms
         ]
         drawn = panels(f"{self.prefix}-{name}", title, axes, lines, self.marks)
+        if len(drawn) > 1:
+            caption += " Grey: all other arms."
+            if any(each.label.vanilla and each.label.value == 1 for each in lines):
+                caption += " Dark: vanilla at temperature 1."
         return [Figure(title=title, caption=caption, panels=drawn)] if drawn else []
 
     def _measures(self) -> list[tuple[Axis, Callable[[Arm], Interval]]]:

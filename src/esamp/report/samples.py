@@ -21,6 +21,9 @@ SAMPLES = 4
 CHARACTERS = 900
 """Of a sample."""
 
+PROMPT = 400
+"""Characters of a prompt."""
+
 QUANTILES = (0.6, 0.8, 0.95)
 """Where one shade ends and the next begins, among the arm's tokens that are shown."""
 
@@ -72,6 +75,8 @@ class Shelf:
     """All that is shown of one item."""
 
     name: str
+    prompt: str
+    """What was asked, or its beginning; empty where the run does not say."""
     groups: Sequence[Group]
     """The arms in order."""
 
@@ -117,8 +122,30 @@ def select(run: Run) -> Selection:
             group = _group(record, grades.get(record.key), limits)
             shown[record.item].append(group)
     shaded = any(each.novelty for record in records.values() for each in record.samples)
-    shelves = [Shelf(name=item, groups=groups) for item, groups in shown.items() if groups]
+    prompts = _prompts(run.folder / "items.json", notes)
+    shelves = [
+        Shelf(name=item, prompt=prompts.get(item, ""), groups=groups)
+        for item, groups in shown.items()
+        if groups
+    ]
     return Selection(seed=seed, samples=shelves, shaded=shaded, notes=notes)
+
+
+def _prompts(path: Path, notes: list[str]) -> dict[str, str]:
+    """Return what the items ask, as far as it is shown."""
+    if not path.is_file():
+        return {}
+    try:
+        prompts = json.loads(path.read_text(encoding="utf-8"))
+        return {item: _beginning(text) for item, text in prompts.items() if text is not None}
+    except (ValueError, AttributeError, TypeError):
+        notes.append(f"{path.name} is damaged: prompts are not shown.")
+        return {}
+
+
+def _beginning(text: str) -> str:
+    clean = text.translate(CONTROLS)
+    return clean if len(clean) <= PROMPT else f"{clean[:PROMPT]} …"
 
 
 def _find(path: Path, wanted: set[Key], notes: list[str]) -> Iterator[tuple[Key, dict[str, Any]]]:
