@@ -21,6 +21,7 @@ from esamp.cli.compare import compare
 from esamp.cli.demo_model import demo_model
 from esamp.cli.doctor import doctor
 from esamp.cli.eval import evaluate
+from esamp.cli.export import export
 from esamp.cli.generate import generate
 from esamp.cli.report import report
 
@@ -35,6 +36,7 @@ app.command()(generate)
 app.command("eval")(evaluate)
 app.command()(report)
 app.command()(compare)
+app.command()(export)
 app.command()(doctor)
 app.command("demo-model")(demo_model)
 app.add_typer(bench_app, name="bench")
