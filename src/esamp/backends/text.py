@@ -40,14 +40,11 @@ def prompt_texts(
 
 def pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
     """Return the text that each token adds, for showing tokens one by one."""
-    result = []
-    for place, token in enumerate(token_ids):
-        # A token's text depends on its neighbour: some tokenizers drop a text's first space.
-        before = list(token_ids[max(place - 1, 0) : place])
-        both = tokenizer.decode([*before, token], skip_special_tokens=True)
-        alone = tokenizer.decode(before, skip_special_tokens=True)
-        result.append(both[len(alone) :])
-    return result
+    # A token's text depends on its neighbour: some tokenizers drop a text's first space.
+    pairs = [list(token_ids[max(place - 1, 0) : place + 1]) for place in range(len(token_ids))]
+    both = tokenizer.batch_decode(pairs, skip_special_tokens=True)
+    alone = tokenizer.batch_decode([pair[:-1] for pair in pairs], skip_special_tokens=True)
+    return [text[len(before) :] for text, before in zip(both, alone, strict=True)]
 
 
 def check_room(longest: int, room: int, context: int | None) -> None:
