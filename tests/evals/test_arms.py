@@ -257,7 +257,9 @@ def test_an_entropy_matched_arm_takes_truncation_and_prompts_of_its_target_and_a
     assert arm.runs_on_vllm
 
 
-ON_VLLM = {"vanilla", "min-p", "tree-of-thoughts", "esamp", "esamp-paper"}
+ON_VLLM = {
+    "vanilla", "min-p", "tree-of-thoughts", "esamp", "esamp-paper", "fire", "noise", "sharpening",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("word", WORDS)

@@ -36,8 +36,8 @@ Strategy = Callable[[str], str]
 PLAIN = Vanilla()
 MATCHED = "entropy-matched"
 SAMPLING = {"temperature": float, "top_p": float, "top_k": int, "min_p": float}
-ON_VLLM = (Vanilla, ESamp)
-"""Methods that the vLLM backend has."""
+ON_VLLM = (Vanilla, ESamp, GaussianNoise, Sharpening)
+"""Methods that the vLLM backend has, alone or behind FIRE."""
 
 LONGEST = 1000
 """Characters of an arm, which bound how deep arms within arms can lie."""
@@ -88,7 +88,8 @@ class Arm:
     @property
     def runs_on_vllm(self) -> bool:
         """Whether the vLLM backend has this method; where not, Transformers has."""
-        return isinstance(self.method, ON_VLLM)
+        method = self.method.within if isinstance(self.method, Fire) else self.method
+        return isinstance(method, ON_VLLM)
 
     def sampling(self, max_new_tokens: int, temperature: float | None = None) -> Sampling:
         """Return how tokens are drawn; `temperature` is the one found for an entropy-matched arm.

@@ -192,13 +192,17 @@ def generate_all():
     """Run requests through a `VllmGenerator` on the demo model; for test_generator.py."""
     from esamp import MeanDistiller, Vanilla
     from esamp.backends.vllm.generator import VllmGenerator
-    from esamp.baselines.noise import GaussianNoise
+    from esamp.baselines import Fire, GaussianNoise, OverRIDE, Sharpening
     from esamp.cli.backend import demo_model
     from esamp.errors import EsampError
     from esamp.generation import Generator, Request, Sampling
 
     generator = VllmGenerator.load(
-        demo_model(), max_groups=2, max_model_len=256, kv_cache_memory_bytes=128 << 20
+        demo_model(),
+        dtype="float32",
+        max_groups=2,
+        max_model_len=256,
+        kv_cache_memory_bytes=128 << 20,
     )
 
     def request(prompts=("Once upon a time", "The sea was"), diagnostics=False, **sampling):
@@ -233,8 +237,17 @@ def generate_all():
         "beta 0": run(ESamp(beta=0.0)),
         "greedy": run(ESamp(beta=1.0), temperature=0.0),
         "top_k_1": run(ESamp(beta=1.0), top_k=1),
+        "noise": run(GaussianNoise(esamp=ESamp(beta=1.0))),
+        "sharpening": run(Sharpening(beta=1.0)),
+        "esamp after controls": run(ESamp(beta=1.0)),
+        "fire": run(Fire()),
+        "fire again": run(Fire()),
+        "fire within": run(Fire(within=ESamp(beta=1.0))),
+        "fire of one token": run(Fire(), max_new_tokens=1),
+        "greedy fire": run(Fire(), temperature=0.0),
         "refused": {
-            "noise": refusal(GaussianNoise()),
+            "override": refusal(OverRIDE()),
+            "fire": refusal(Fire(within=OverRIDE())),
             "layer": refusal(ESamp(layer=2)),
             "diagnostics": refusal(ESamp(), diagnostics=True),
             "long": refusal(ESamp(), max_new_tokens=300),

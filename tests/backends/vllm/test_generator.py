@@ -1,5 +1,7 @@
 """The generator on a real engine: what evaluation sees of vLLM."""
 
+import math
+
 import pytest
 
 from .engines import needs_vllm
@@ -55,10 +57,45 @@ def test_a_seed_repeats_and_methods_differ(results):
     assert results["greedy"]["tokens"][0][0] == results["greedy"]["tokens"][0][1]
 
 
+def test_controls_take_esamps_place_and_leave_it(results):
+    noise, sharp = results["noise"], results["sharpening"]
+    plain, esamp = results["vanilla"], results["esamp"]
+    assert noise["tokens"] not in (plain["tokens"], esamp["tokens"])
+    assert sharp["tokens"] not in (plain["tokens"], esamp["tokens"], noise["tokens"])
+    # The first token follows the prompt and is plain, whatever the method.
+    for run in (noise, sharp):
+        assert [[sample[0] for sample in group] for group in run["tokens"]] == [
+            [sample[0] for sample in group] for group in plain["tokens"]
+        ]
+    assert all(error == pytest.approx(1.0, abs=1e-3) for error in sharp["stats"]["distiller_error"])
+    assert results["esamp after controls"]["tokens"] == esamp["tokens"]
+
+
+def test_fire_heats_first_tokens_and_only_these(results):
+    fire, within = results["fire"], results["fire within"]
+    assert results["fire again"]["tokens"] == fire["tokens"]
+    firsts = [[sample[0] for sample in group] for group in fire["tokens"]]
+    assert firsts != [[sample[0] for sample in group] for group in results["vanilla"]["tokens"]]
+    assert [[sample[0] for sample in group] for group in within["tokens"]] == firsts
+    assert within["tokens"] != fire["tokens"]
+    assert within["stats"]["distiller_error"], "the rest is steered"
+    # At temperature 30 the sixteen that are left are nearly equally likely.
+    logprobs = iter(fire["logprobs"])
+    for group in fire["tokens"]:
+        for sample in group:
+            mine = [next(logprobs) for _ in sample]
+            assert mine[0] == pytest.approx(-math.log(16), abs=0.7)
+            assert len(sample) <= 12
+    assert fire["stats"]["tokens"] == len(fire["logprobs"])
+    assert results["fire of one token"]["tokens"] == [[[t] for t in group] for group in firsts]
+    assert results["greedy fire"]["tokens"] == results["greedy"]["tokens"]
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("noise", "method 'noise' does not run on vLLM: use transformers"),
+        ("override", "method 'override' does not run on vLLM: use --backend transformers"),
+        ("fire", "method 'override' does not run on vLLM"),
         ("layer", "layer is 2, and this engine shows layer 1"),
         ("diagnostics", "use --backend transformers"),
         ("long", "shorten the prompt or lower --max-new-tokens"),

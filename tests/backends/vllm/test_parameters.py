@@ -128,8 +128,8 @@ def test_what_is_found_does_not_change_what_was_given():
         (
             esamp(strength=1),
             {},
-            "esamp has no setting 'strength': give one of allow_unproven, beta, distiller, layer, "
-            "max_groups, scope, timing, truncation",
+            "esamp has no setting 'strength': give one of allow_unproven, beta, control, "
+            "distiller, layer, max_groups, scope, timing, truncation",
         ),
         (esamp(beta=5), {}, f"beta is 5: {STRENGTH}"),
         (esamp(beta=-0.5), {}, f"beta is -0.5: {STRENGTH}"),
@@ -145,6 +145,7 @@ def test_what_is_found_does_not_change_what_was_given():
         (esamp(max_groups=1_000_001), {}, "max_groups is 1000001: give a whole number from 1"),
         (esamp(layer=0), {}, "layer is 0: give a whole number from 1"),
         (esamp(layer="1"), {}, "layer is '1': give a whole number from 1"),
+        (esamp(control="chaos"), {}, "control is 'chaos': give one of none, noise, sharpening"),
         (esamp(timing=1), {}, "timing is 1: give true or false"),
         (esamp(allow_unproven="yes"), {}, "allow_unproven is 'yes': give true or false"),
         (esamp(scope="galaxy"), {}, "scope is 'galaxy': give one of prompt, shared, sample"),

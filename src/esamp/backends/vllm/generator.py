@@ -12,8 +12,11 @@ from typing import Any
 import torch
 
 from esamp.backends.text import ChatTemplate, check_room, pieces, prompt_texts
+from esamp.backends.vllm.controls import Control
+from esamp.backends.vllm.fire import begin, check_fire, draw_firsts, join, unfinished
 from esamp.backends.vllm.parameters import EngineSettings
-from esamp.distiller import Distiller
+from esamp.baselines import Fire, GaussianNoise, Sharpening
+from esamp.distiller import Distiller, MeanDistiller
 from esamp.errors import EsampError, MissingDependencyError, ModelError, UsageError
 from esamp.explorer import ESamp
 from esamp.generation import (
@@ -44,6 +47,8 @@ class VllmGenerator:
     """A `vllm.LLM` with `additional_config={"esamp": {…}}` and processed log-probabilities."""
     esamp: ESamp = field(default_factory=lambda: ESamp(beta=0.0))
     """What the engine is set to; changed for a method that needs another distiller."""
+    control: Control = "none"
+    """What the engine pushes along."""
     max_groups: int = 256
     chat_template: ChatTemplate = "auto"
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -85,6 +90,7 @@ class VllmGenerator:
         return cls(
             llm=llm,
             esamp=parsed.esamp,
+            control=parsed.control,
             max_groups=parsed.max_groups,
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs or {},
@@ -103,35 +109,127 @@ class VllmGenerator:
             raise UsageError(
                 "diagnostics need the reference logits of every token: use --backend transformers"
             )
-        extra = self._prepare(method)
+        fire = method if isinstance(method, Fire) and request.sampling.temperature > 0 else None
+        extra = self._prepare(method.within if isinstance(method, Fire) else method)
         prompts = self._encode(request)
-        greedy = request.sampling.temperature == 0
-        params = [
-            self._params(request, prompt, 1 if greedy else request.samples, extra)
-            for prompt in prompts
-        ]
+        if request.seed is None:
+            request = dataclasses.replace(request, seed=int(torch.randint(0, 2**31, ())))
         before = self._stats()
         start = time.perf_counter()
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": prompt} for prompt in prompts],
-            params,
-            use_tqdm=functools.partial(_bar(), progress) if progress else False,
-        )
+        if fire is None:
+            groups = self._decode(request, prompts, extra, progress)
+        else:
+            groups = self._decode_hot(request, prompts, extra, fire, progress)
         seconds = time.perf_counter() - start
         after = self._stats()
         _check_steered(before, after)
-        groups = [[_completion(each) for each in output.outputs] for output in outputs]
-        if greedy:
-            groups = [group * request.samples for group in groups]
-        errors = self.llm.collective_rpc("esamp_errors", args=(before["steps"],))[0]
-        tokens = sum(len(each.token_ids) for output in outputs for each in output.outputs)
+        greedy = request.sampling.temperature == 0
         stats = Stats(
-            tokens=tokens,
+            tokens=sum(len(each.token_ids) for group in groups for each in group),
             seconds=seconds,
-            distiller_error=errors,
+            distiller_error=self.llm.collective_rpc("esamp_errors", args=(before["steps"],))[0],
             nonfinite_rows=after["rows_nonfinite"] - before["rows_nonfinite"],
         )
+        if greedy:
+            groups = [group * request.samples for group in groups]
         return Generation(completions=groups, stats=stats)
+
+    def _decode(
+        self,
+        request: Request,
+        prompts: Sequence[Sequence[int]],
+        extra: dict[str, Any],
+        progress: Progress | None,
+    ) -> list[list[Completion]]:
+        """Decode all samples of each prompt; one where all would be the same."""
+        greedy = request.sampling.temperature == 0
+        params = [
+            # vLLM adds a sample's number to the seed. Seeds of other prompts are far away.
+            self._params(
+                request.sampling,
+                n=1 if greedy else request.samples,
+                seed=row_key(request.seed or 0, prompt, 0) % 2**31,
+                extra_args=extra,
+            )
+            for prompt in prompts
+        ]
+        return self._run(prompts, params, progress)
+
+    def _decode_hot(
+        self,
+        request: Request,
+        prompts: Sequence[Sequence[int]],
+        extra: dict[str, Any],
+        fire: Fire,
+        progress: Progress | None,
+    ) -> list[list[Completion]]:
+        """Decode the first tokens hot, and then the rest of each sample."""
+        groups = [
+            self._first_tokens(request, prompt, output, fire)
+            for prompt, output in zip(prompts, self._likeliest(prompts, fire), strict=True)
+        ]
+        if request.sampling.max_new_tokens == 1:
+            return groups
+        sampling = dataclasses.replace(
+            request.sampling, max_new_tokens=request.sampling.max_new_tokens - 1
+        )
+        rests = unfinished(prompts, groups, extra)
+        params = [
+            self._params(
+                sampling,
+                n=1,
+                seed=row_key(request.seed or 0, prompts[rest.prompt], 1 + rest.sample) % 2**31,
+                extra_args=rest.extra,
+            )
+            for rest in rests
+        ]
+        tokenizer = self.llm.get_tokenizer()
+        outputs = self._run([rest.token_ids for rest in rests], params, progress)
+        for rest, (output,) in zip(rests, outputs, strict=True):
+            begun = groups[rest.prompt][rest.sample]
+            tokens = [*begun.token_ids, *output.token_ids]
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            groups[rest.prompt][rest.sample] = join(begun, output, text)
+        return groups
+
+    def _likeliest(self, prompts: Sequence[Sequence[int]], fire: Fire) -> list[dict[int, float]]:
+        """Return the likeliest first tokens of each prompt, with their log-probabilities."""
+        from vllm import SamplingParams
+
+        check_fire(fire, self.llm.llm_engine.model_config.max_logprobs)
+        params = SamplingParams(
+            max_tokens=1, logprobs=fire.first_top_k, extra_args={"esamp_beta": 0.0}
+        )
+        inputs = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs = self.llm.generate(inputs, params, use_tqdm=False)
+        rows = [output.outputs[0].logprobs[0] for output in outputs]
+        return [{token: each.logprob for token, each in row.items()} for row in rows]
+
+    def _first_tokens(
+        self, request: Request, prompt: Sequence[int], likeliest: dict[int, float], fire: Fire
+    ) -> list[Completion]:
+        keys = [row_key(request.seed or 0, prompt, place) for place in range(request.samples)]
+        drawn = draw_firsts(likeliest, fire, request.sampling, keys)
+        tokenizer = self.llm.get_tokenizer()
+        ends = self.llm.llm_engine.model_config.try_get_generation_config().get("eos_token_id")
+        ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        texts = [tokenizer.decode([token], skip_special_tokens=True) for token, _ in drawn]
+        return begin(drawn, ends, texts)
+
+    def _run(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: Sequence[Any],
+        progress: Progress | None,
+    ) -> list[list[Completion]]:
+        if not prompts:
+            return []
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": list(prompt)} for prompt in prompts],
+            params,
+            use_tqdm=functools.partial(_bar(), progress) if progress else False,
+        )
+        return [[_completion(each) for each in output.outputs] for output in outputs]
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds, for showing tokens one by one."""
@@ -141,20 +239,20 @@ class VllmGenerator:
         """Set the engine to a method; return what each request is to say."""
         if isinstance(method, Vanilla):
             return {"esamp_beta": 0.0}
-        if not isinstance(method, ESamp):
-            raise UsageError(f"method {method.name!r} does not run on vLLM: use transformers")
-        if method.layer != self.esamp.layer:
+        esamp, control = _as_esamp(method)
+        if esamp.layer != self.esamp.layer:
             raise UsageError(
-                f"layer is {method.layer}, and this engine shows layer {self.esamp.layer}: "
-                f"start one with esamp={{'layer': {method.layer}}}"
+                f"layer is {esamp.layer}, and this engine shows layer {self.esamp.layer}: "
+                f"start one with esamp={{'layer': {esamp.layer}}}"
             )
-        if method.distiller != self.esamp.distiller:
-            configure(self.llm, method.distiller, max_groups=self.max_groups)
-            self.esamp = dataclasses.replace(self.esamp, distiller=method.distiller)
+        if (esamp.distiller, control) != (self.esamp.distiller, self.control):
+            configure(self.llm, esamp.distiller, max_groups=self.max_groups, control=control)
+            self.esamp = dataclasses.replace(self.esamp, distiller=esamp.distiller)
+            self.control = control
         return {
-            "esamp_beta": method.beta,
-            "esamp_truncation": method.truncation,
-            "esamp_scope": method.scope,
+            "esamp_beta": esamp.beta,
+            "esamp_truncation": esamp.truncation,
+            "esamp_scope": esamp.scope,
         }
 
     def _encode(self, request: Request) -> list[list[int]]:
@@ -169,22 +267,10 @@ class VllmGenerator:
         check_room(max(map(len, prompts)), request.sampling.max_new_tokens, context)
         return prompts
 
-    def _params(
-        self, request: Request, prompt: Sequence[int], samples: int, extra: dict[str, Any]
-    ) -> Any:
+    def _params(self, sampling: Sampling, **arguments: Any) -> Any:
         from vllm import SamplingParams
 
-        base = request.seed
-        if base is None:
-            base = int(torch.randint(0, 2**31, ()))
-        return SamplingParams(
-            n=samples,
-            # vLLM adds a sample's number to it. Seeds of other prompts are far away.
-            seed=row_key(base, prompt, 0) % 2**31,
-            logprobs=0,
-            extra_args=extra,
-            **_sampling_arguments(request.sampling),
-        )
+        return SamplingParams(logprobs=0, **arguments, **_sampling_arguments(sampling))
 
     def _stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = self.llm.collective_rpc("esamp_stats")[0]
@@ -193,6 +279,19 @@ class VllmGenerator:
                 "esamp is inert in this engine: start it with additional_config={'esamp': {}}"
             )
         return stats
+
+
+def _as_esamp(method: Method) -> tuple[ESamp, Control]:
+    """Return a method as the engine runs it: ESamp, or a control in its place."""
+    if isinstance(method, ESamp):
+        return method, "none"
+    if isinstance(method, GaussianNoise):
+        return method.esamp, "noise"
+    if isinstance(method, Sharpening):
+        # The smallest distiller: it is not asked.
+        esamp = ESamp(beta=method.beta, distiller=MeanDistiller(), truncation=method.truncation)
+        return esamp, "sharpening"
+    raise UsageError(f"method {method.name!r} does not run on vLLM: use --backend transformers")
 
 
 def start_engine(name: str, dtype: str, **engine: Any) -> Any:

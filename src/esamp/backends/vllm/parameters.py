@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
+from esamp.backends.vllm.controls import Control
 from esamp.distiller import Distiller
 from esamp.errors import UsageError
 from esamp.explorer import DISTILLERS, ESamp
@@ -32,6 +33,8 @@ class EngineSettings:
     """Groups open at once, allocated at start; rows beyond are sampled plainly and counted."""
     allow_unproven: bool = False
     """Allow what is built but was never seen to work on a GPU: ngram speculation."""
+    control: Control = "none"
+    """What stands in ESamp's place for all requests, see `controls.py`."""
     timing: bool = False
     """Keep account of seconds; on a GPU each mark waits for the device. For benchmarks."""
 
@@ -40,6 +43,9 @@ class EngineSettings:
         for name in ("allow_unproven", "timing"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} is {getattr(self, name)!r}: give true or false")
+        if self.control not in get_args(Control):
+            allowed = ", ".join(get_args(Control))
+            raise UsageError(f"control is {self.control!r}: give one of {allowed}")
         _check_strength("beta", self.esamp.beta)
 
     @classmethod
@@ -98,6 +104,7 @@ class EngineSettings:
         return (
             f"β {esamp.beta:g} {asked}, {esamp.distiller.name} distiller, scope {esamp.scope}, "
             f"truncation {esamp.truncation}, {self.max_groups} groups"
+            + ("" if self.control == "none" else f", control {self.control}")
         )
 
 

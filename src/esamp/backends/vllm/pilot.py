@@ -23,13 +23,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from esamp.backends.vllm.clock import Clock
+from esamp.backends.vllm.controls import open_explorer
 from esamp.backends.vllm.parameters import EngineSettings
 from esamp.backends.vllm.ranks import AgreedBank, Broadcast
 from esamp.backends.vllm.roster import Member, Roster
 from esamp.backends.vllm.totals import Totals
 from esamp.distiller import MeanDistiller
 from esamp.errors import EsampError, UsageError
-from esamp.explorer import Explorer
 from esamp.fusion import fit
 from esamp.layout import Layout, upload
 from esamp.method import Step
@@ -108,7 +108,9 @@ class Pilot:
     def _open(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.clock = Clock(settings.timing, self._device)
-        self.explorer = Explorer(settings.esamp, settings.max_groups, self.hidden, self._device)
+        self.explorer = open_explorer(
+            settings.control, settings.esamp, settings.max_groups, self.hidden, self._device
+        )
         if self._broadcast is not None:
             self.explorer.bank = AgreedBank(self.explorer.bank, self._broadcast)
         self.roster = Roster(settings.esamp, settings.max_groups, self.explorer.bank, self._device)

@@ -1,0 +1,62 @@
+"""Controls that an engine can run in ESamp's place: setting `control`, for evaluation.
+
+They are explorers whose direction is another one; strength, truncation and scope are a request's.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from esamp.explorer import ESamp, Explorer
+from esamp.method import Step
+
+Control = Literal["none", "noise", "sharpening"]
+"""What is pushed along: the residual, noise of its length, or deep itself."""
+
+
+def open_explorer(
+    control: Control, settings: ESamp, groups: int, hidden: int, device: torch.device | str
+) -> Explorer:
+    """Return fresh distillers for that many groups, pushing along what the control says."""
+    kinds: dict[str, type[Explorer]] = {
+        "none": Explorer,
+        "noise": Noise,
+        "sharpening": Sharpener,
+    }
+    return kinds[control](settings, groups, hidden, device)
+
+
+class Noise(Explorer):
+    """As `esamp.baselines.noise`, from one stream an engine: ranks and repeated runs agree.
+
+    What a row draws depends on the rows beside it.
+    """
+
+    def __init__(
+        self, settings: ESamp, groups: int, hidden: int, device: torch.device | str
+    ) -> None:
+        super().__init__(settings, groups, hidden, device)
+        self._generator = torch.Generator(device).manual_seed(0)
+
+    def explore(
+        self, step: Step, residual: Float[Tensor, "rows hidden"]
+    ) -> Float[Tensor, "rows hidden"]:
+        """Return noise of each row's residual length."""
+        noise = torch.randn(residual.shape, generator=self._generator, device=residual.device)
+        scale: Tensor = residual.norm(dim=-1) / noise.norm(dim=-1)
+        return noise * scale[:, None]
+
+
+class Sharpener(Explorer):
+    """As `esamp.baselines.sharpening`: a distiller that predicts nothing, and learns nothing."""
+
+    def explore(
+        self, step: Step, residual: Float[Tensor, "rows hidden"]
+    ) -> Float[Tensor, "rows hidden"]:
+        """Return deep, so that the head reads (1+β)·deep."""
+        return step.deep
+
+    def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
+        """Learn nothing."""
