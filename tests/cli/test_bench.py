@@ -39,6 +39,6 @@ def test_the_contract_of_the_json(run, checkpoint):
     assert set(result) == {
         "stock_tokens_per_second", "vanilla_tokens_per_second", "esamp_tokens_per_second",
         "ratio", "ratio_low", "ratio_high", "overhead_share", "state_bytes_per_group", "machine",
-        "backend", "baseline",
+        "backend", "baseline", "dtype",
     }  # fmt: skip
     assert 0 < result["overhead_share"] < 1

@@ -344,7 +344,7 @@ COLUMNS: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Any]]] = {
 def table(summary: Mapping[str, Any]) -> Table:
     """Return the main numbers of a run, each with its 95 % interval."""
     result = Table(title=f"{summary['task']}, {summary['items']} items, {summary['samples']} each")
-    result.add_column("arm")
+    result.add_column("arm", overflow="fold", min_width=12)
     for number, arm in enumerate(summary["arms"]):
         cells = {
             f"{title}{Path(name).name}": _show(value)
