@@ -107,6 +107,15 @@ def test_a_run_that_is_killed_five_times_ends_with_the_same_bytes(arguments, tmp
             ["eval", "open-ended", "--backend", "vllm", "--diagnostics", "--out", "x"],
             "diagnostics need the reference logits",
         ),
+        (["eval", "open-ended", "--samples", "0", "--out", "x"], "samples is 0: give 1 or more"),
+        (
+            ["eval", "open-ended", "--max-new-tokens", "0", "--out", "x"],
+            "max-new-tokens is 0: give 1 or more",
+        ),
+        (
+            ["eval", "open-ended", "--prompts-at-once", "0", "--out", "x"],
+            "prompts-at-once is 0: give 1 or more",
+        ),
         (["eval", "gsm8k", "--data-file", "nothing.jsonl", "--out", "x"], "nothing.jsonl"),
         (["eval", "--config", "nothing.yaml"], "nothing.yaml cannot be read"),
         (

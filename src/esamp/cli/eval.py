@@ -307,8 +307,9 @@ def prepare(settings: Settings) -> Prepared:
         arms=[arm.name for arm in arms],
         samples=settings.samples,
         seeds=list(settings.seeds),
-        max_new_tokens=settings.max_new_tokens or task.max_new_tokens,
-        prompts_at_once=settings.prompts_at_once or max(1, ROWS // settings.samples),
+        max_new_tokens=_given(settings.max_new_tokens, task.max_new_tokens),
+        # A number of samples that cannot be is refused by the configuration itself.
+        prompts_at_once=_given(settings.prompts_at_once, max(1, ROWS // max(settings.samples, 1))),
         embedders=[name for name in settings.embedder if name != NONE],
         scorers=[name for name in settings.scorer if name != NONE],
         diagnostics=settings.diagnostics,
@@ -319,6 +320,10 @@ def prepare(settings: Settings) -> Prepared:
     return Prepared(
         settings=settings, task=task, items=items, config=config, chat_template=chat_template
     )
+
+
+def _given(value: int | None, usual: int) -> int:
+    return usual if value is None else value
 
 
 def environment() -> dict[str, Any]:
