@@ -35,6 +35,14 @@ class GaussianNoise(Wrapper):
         return NoiseExplorer(self.esamp, call)
 
 
+def of_length(
+    noise: Float[Tensor, "rows hidden"], residual: Float[Tensor, "rows hidden"]
+) -> Float[Tensor, "rows hidden"]:
+    """Return noise of each row's residual length."""
+    scale: Tensor = residual.norm(dim=-1) / noise.norm(dim=-1)
+    return noise * scale[:, None]
+
+
 class NoiseExplorer(Explorer):
     """An explorer that keeps the residual's length and loses its direction."""
 
@@ -51,5 +59,4 @@ class NoiseExplorer(Explorer):
         noise = torch.randn(
             self._samples, residual.shape[-1], generator=self._generator, device=residual.device
         )[step.samples]
-        scale: Tensor = residual.norm(dim=-1) / noise.norm(dim=-1)
-        return noise * scale[:, None]
+        return of_length(noise, residual)

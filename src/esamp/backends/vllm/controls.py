@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from esamp.baselines.noise import of_length
 from esamp.explorer import ESamp, Explorer
 from esamp.method import Step
 
@@ -45,8 +46,7 @@ class Noise(Explorer):
     ) -> Float[Tensor, "rows hidden"]:
         """Return noise of each row's residual length."""
         noise = torch.randn(residual.shape, generator=self._generator, device=residual.device)
-        scale: Tensor = residual.norm(dim=-1) / noise.norm(dim=-1)
-        return noise * scale[:, None]
+        return of_length(noise, residual)
 
 
 class Sharpener(Explorer):

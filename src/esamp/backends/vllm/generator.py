@@ -164,8 +164,9 @@ class VllmGenerator:
         progress: Progress | None,
     ) -> list[list[Completion]]:
         """Decode the first tokens hot, and then the rest of each sample."""
+        ends = self._ends()
         groups = [
-            self._first_tokens(request, prompt, output, fire)
+            self._first_tokens(request, prompt, output, fire, ends)
             for prompt, output in zip(prompts, self._likeliest(prompts, fire), strict=True)
         ]
         if request.sampling.max_new_tokens == 1:
@@ -206,15 +207,26 @@ class VllmGenerator:
         return [{token: each.logprob for token, each in row.items()} for row in rows]
 
     def _first_tokens(
-        self, request: Request, prompt: Sequence[int], likeliest: dict[int, float], fire: Fire
+        self,
+        request: Request,
+        prompt: Sequence[int],
+        likeliest: dict[int, float],
+        fire: Fire,
+        ends: set[int],
     ) -> list[Completion]:
         keys = [row_key(request.seed or 0, prompt, place) for place in range(request.samples)]
         drawn = draw_firsts(likeliest, fire, request.sampling, keys)
         tokenizer = self.llm.get_tokenizer()
-        ends = self.llm.llm_engine.model_config.try_get_generation_config().get("eos_token_id")
-        ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
         texts = [tokenizer.decode([token], skip_special_tokens=True) for token, _ in drawn]
         return begin(drawn, ends, texts)
+
+    def _ends(self) -> set[int]:
+        """Return the end tokens, for which vLLM reads a file."""
+        named = self.llm.llm_engine.model_config.try_get_generation_config().get("eos_token_id")
+        return {
+            self.llm.get_tokenizer().eos_token_id,
+            *(named if isinstance(named, list) else [named]),
+        }
 
     def _run(
         self,
