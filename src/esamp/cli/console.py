@@ -3,10 +3,12 @@
 import json
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,9 +79,19 @@ def machine() -> dict[str, Any]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
         "device": device,
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def _processor() -> str:
+    """Return the processor's name, if the system gives one, and the instructions torch uses."""
+    name = platform.processor() or platform.machine()
+    described = Path("/proc/cpuinfo")
+    if described.exists():
+        names = re.findall(r"^model name\s*:\s*(.+)$", described.read_text(), re.MULTILINE)
+        name = names[0].strip() if names else name
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
