@@ -92,11 +92,19 @@ class MLPBank:
             inputs = torch.where(mask[..., None], layout.pack(shallow), 0.0)
             targets = torch.where(mask[..., None], layout.pack(deep), 0.0)
             weights = self.weights[: layout.groups].detach().requires_grad_()
-            squared = (self._forward(weights, inputs) - targets).square().sum(dim=-1)
-            losses = (squared * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+            each = self._loss(self._forward(weights, inputs), targets)
+            losses = (each * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
             (gradient,) = torch.autograd.grad(losses.sum(), weights)
         self.gradient[: layout.groups] = gradient
         self._adam(active=mask.any(dim=1, keepdim=True))
+
+    def _loss(
+        self,
+        predicted: Float[Tensor, "groups places hidden"],
+        deep: Float[Tensor, "groups places hidden"],
+    ) -> Float[Tensor, "groups places"]:
+        """Return the loss of each row (paper, equation 10)."""
+        return (predicted - deep).square().sum(dim=-1)
 
     def _adam(self, active: Bool[Tensor, "groups 1"]) -> None:
         """Adam as `torch.optim.Adam` does it, on those of the first groups that are active."""

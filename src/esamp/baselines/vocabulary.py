@@ -9,13 +9,11 @@ differ in meaning. The temperature is left out of the loss. Two more products wi
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from esamp.errors import ModelError, UsageError
 from esamp.explorer import ESamp, Explorer
-from esamp.layout import Layout
 from esamp.method import Call, Projection, Wrapper
 from esamp.mlp import MLPBank, MLPDistiller
 
@@ -76,27 +74,15 @@ class VocabularyBank(MLPBank):
         super().__init__(settings, call.capacity, call.hidden, call.device)
         self._head = head
 
-    def learn(
+    def _loss(
         self,
-        shallow: Float[Tensor, "rows hidden"],
-        deep: Float[Tensor, "rows hidden"],
-        taught: Bool[Tensor, " rows"],
-        layout: Layout,
-    ) -> None:
-        """Take one clipped Adam step on the divergence, per group that has a taught row."""
-        # As the network's own: engines decode in modes in which no gradient is kept.
-        with torch.inference_mode(False), torch.enable_grad():
-            mask = layout.pack_mask(taught)
-            inputs = torch.where(mask[..., None], layout.pack(shallow), 0.0)
-            targets = torch.where(mask[..., None], layout.pack(deep), 0.0)
-            weights = self.weights[: layout.groups].detach().requires_grad_()
-            reference = self._logprobs(targets)
-            distilled = self._logprobs(self._forward(weights, inputs))
-            divergence = (reference.exp() * (reference - distilled)).sum(dim=-1)
-            losses = (divergence.view_as(mask) * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-            (gradient,) = torch.autograd.grad(losses.sum(), weights)
-        self.gradient[: layout.groups] = gradient
-        self._adam(active=mask.any(dim=1, keepdim=True))
+        predicted: Float[Tensor, "groups places hidden"],
+        deep: Float[Tensor, "groups places hidden"],
+    ) -> Float[Tensor, "groups places"]:
+        """Return the divergence of each row's distribution from the one that its state gives."""
+        reference, distilled = self._logprobs(deep), self._logprobs(predicted)
+        divergence: Tensor = (reference.exp() * (reference - distilled)).sum(dim=-1)
+        return divergence.view(deep.shape[:-1])
 
     def _logprobs(
         self, states: Float[Tensor, "groups places hidden"]
