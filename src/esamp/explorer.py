@@ -112,11 +112,11 @@ class Explorer(Steering):
         not be behind the head: their novelty is NaN, and the engine goes on with their own state.
         Rows with β 0 are left alone too, but judged: they have a novelty.
         """
-        beta = self._beta if step.beta is None else step.beta
         predicted = self.bank.predict(step.shallow, step.layout)
         residual = self.explore(step, step.deep - predicted)
-        pushed = push_states(step.deep, residual, beta)
         novelty = residual.norm(dim=-1) / step.deep.norm(dim=-1)
+        beta = self.strength(step, novelty)
+        pushed = push_states(step.deep, residual, beta)
         usable = self._steered(step) & pushed.norm(dim=-1).isfinite() & novelty.isfinite()
         states = torch.where((usable & (beta > 0))[:, None], pushed, step.deep)
         return Push(states, torch.where(usable, novelty, torch.nan))
@@ -126,6 +126,12 @@ class Explorer(Steering):
     ) -> Float[Tensor, "rows hidden"]:
         """Return the direction to push along: the residual itself. Controls override this."""
         return residual
+
+    def strength(
+        self, step: Step, novelty: Float[Tensor, " rows"]
+    ) -> Float[Tensor, ""] | Float[Tensor, " rows"]:
+        """Return β, one for all or per row: the requests' or the method's. Knobs override this."""
+        return self._beta if step.beta is None else step.beta
 
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Teach the distillers every unfinished row whose states are finite."""

@@ -131,6 +131,23 @@ class Steering:
         """
         return logits
 
+    def settle(
+        self,
+        step: Step,
+        scores: Float[Tensor, "rows vocab"],
+        reference: Float[Tensor, "rows vocab"],
+    ) -> Float[Tensor, "rows vocab"]:
+        """Return the scores to draw from, where fusion comes after processors and truncation.
+
+        Elsewhere it is not called: `reweight` has seen the fused logits.
+
+        Args:
+            step: What the model showed.
+            scores: Fused logits of the survivors, after processors and temperature; −inf: cut away.
+            reference: The same without steering.
+        """
+        return scores
+
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Learn from a step and the tokens drawn in it; rows that are finished hold any token."""
 

@@ -1,5 +1,6 @@
 """The methods on a real model, through `esamp.generate`, against dense computations."""
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import pytest
@@ -15,6 +16,7 @@ from esamp.baselines import (
     ContrastiveDecoding,
     Fire,
     FrequencyPenalty,
+    Moderated,
     OverRIDE,
     Sharpening,
     Subtraction,
@@ -116,6 +118,55 @@ def test_sharpening_is_a_lower_temperature():
     assert_drawn_from(output, scores)
 
 
+STRONG = ESamp(beta=2.0)
+OPTIONS = {
+    "no truncation": {},
+    "truncation": {"top_p": 0.9},
+    "processor": {"no_repeat_ngram_size": 2},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_token_is_drawn_beyond_the_budget(family, options):
+    """Under the distributions that were drawn from, whatever is done to them on the way."""
+    model, options = tiny(family), {"diagnostics": True, "tokens": 16} | options
+    free = sample(model, SHORT, LONG, method=STRONG, **options).kl[:, 1:]
+    budget = float(free.median())
+    method = Moderated(esamp=STRONG, budget=budget)
+    spent = sample(model, SHORT, LONG, method=method, **options).kl[:, 1:]
+    assert (spent <= budget * 1.001 + 1e-5).all()
+    assert 0.1 < ((spent - budget).abs() < 0.015 * budget).float().mean() < 0.9
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_budget_that_is_never_reached_leaves_esamp_and_beta_zero_plain(options):
+    model, method = tiny("llama"), Moderated(esamp=STRONG, budget=1e3)
+    free, same = (run(model, each, **options) for each in (STRONG, method))
+    assert torch.equal(same.sequences, free.sequences)
+    assert torch.equal(torch.stack(same.scores), torch.stack(free.scores))
+    tight = dataclasses.replace(method, budget=1e-3, gate=1.0)
+    plain = run(model, Vanilla(), **options)
+    half = run(model, tight, esamp_beta=[0.0, 2.0], **options)
+    assert torch.equal(half.sequences[:3], plain.sequences[:3])
+    assert not torch.equal(torch.stack(half.scores)[:, 3:], torch.stack(plain.scores)[:, 3:])
+
+
+def test_the_gate_and_the_budget_work_in_the_fused_reading_too():
+    """There the budget is kept before truncation."""
+    model, fused = tiny("llama"), dataclasses.replace(STRONG, truncation="fused")
+    method = Moderated(esamp=fused, budget=0.01)
+    output = run(model, method, top_k=20)
+    _, logits = replay(model, output, (SHORT, LONG), 3)
+    scores = torch.stack(output.scores, dim=1)
+    assert (scores.isfinite().sum(dim=-1) == 20).all()
+    # The change of survivors' log-odds is bounded as that of all tokens is.
+    gap = (scores - logits / TEMPERATURE).where(scores.isfinite(), torch.nan)
+    spread = (gap - gap.nanmean(dim=-1, keepdim=True)).square().nanmean(dim=-1).sqrt()
+    assert (spread[:, 0] < 1e-4).all()
+    assert ((spread[:, 1:] > 0.03) & (spread[:, 1:] < 0.4)).all()
+
+
 def test_subtraction_starts_from_the_reference():
     model = tiny("llama")
     output = run(model, Subtraction(esamp=ESamp(beta=0.5)))
@@ -215,6 +266,7 @@ METHODS = {
     "fire-override": Fire(within=OverRIDE(rank=4, learning_rate=0.05)),
     "fire-esamp": Fire(within=ESamp()),
     "frequency": FrequencyPenalty(),
+    "moderated": Moderated(esamp=STRONG, budget=0.1, gate=1.0, reach=1.5, warm_up=3),
     "sharpening": Sharpening(),
     "subtraction": Subtraction(),
     "vocabulary": VocabularySpace(),

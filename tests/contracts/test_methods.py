@@ -8,6 +8,7 @@ from esamp.baselines import (
     Fire,
     FrequencyPenalty,
     GaussianNoise,
+    Moderated,
     OverRIDE,
     Sharpening,
     Subtraction,
@@ -31,7 +32,22 @@ ESAMP = {f"esamp-{each.name}": ESamp(beta=0.5, distiller=each) for each in DISTI
 NOISE = {f"noise-{name}": GaussianNoise(esamp=settings) for name, settings in ESAMP.items()}
 SUBTRACTION = {f"subtraction-{name}": Subtraction(esamp=each) for name, each in ESAMP.items()}
 VOCABULARY = {"vocabulary": VocabularySpace(esamp=ESAMP["esamp-mlp"])}
-JUDGING = ESAMP | NOISE | SUBTRACTION | VOCABULARY
+MODERATED = {
+    "kl-budget": Moderated(esamp=ESAMP["esamp-recursive"], budget=0.05),
+    "entropy-gate": Moderated(esamp=ESAMP["esamp-mean"], gate=2.0),
+    "clip": Moderated(esamp=ESAMP["esamp-recursive"], reach=0.1),
+    "warm-up": Moderated(esamp=ESAMP["esamp-mean"], warm_up=8),
+    "decay": Moderated(esamp=ESAMP["esamp-mlp"], beta_halflife=8.0),
+    "all-knobs": Moderated(
+        esamp=ESAMP["esamp-recursive"],
+        budget=0.05,
+        gate=2.0,
+        reach=0.3,
+        warm_up=4,
+        beta_halflife=16.0,
+    ),
+}
+JUDGING = ESAMP | NOISE | SUBTRACTION | VOCABULARY | MODERATED
 """They push states and give each a novelty."""
 PUSHING = JUDGING | {"sharpening": Sharpening(beta=0.5)}
 OVERRIDE = {
@@ -44,6 +60,7 @@ REWEIGHTING = OVERRIDE | {
     "fire": Fire(first_top_k=4),
     "fire-esamp": Fire(within=ESAMP["esamp-recursive"]),
     "fire-contrastive": Fire(within=EARLY_EXIT),
+    "fire-kl-budget": Fire(within=MODERATED["kl-budget"]),
     "contrastive-early-exit": EARLY_EXIT,
     "contrastive-second-model": ContrastiveDecoding(amateur="toy"),
     "frequency-penalty": FrequencyPenalty(),
@@ -56,6 +73,8 @@ INERT = {
     "esamp-0": OFF,
     "noise-0": GaussianNoise(esamp=OFF),
     "subtraction-0": Subtraction(esamp=OFF),
+    "kl-budget-0": Moderated(esamp=OFF, budget=0.05, gate=2.0),
+    "clip-0": Moderated(esamp=OFF, reach=0.1, warm_up=4, beta_halflife=8.0),
     "sharpening-0": Sharpening(beta=0.0),
     "override-0": OverRIDE(strength=0.0),
     "contrastive-0": ContrastiveDecoding(amateur="layers:1", beta=0.0, alpha=0.0),

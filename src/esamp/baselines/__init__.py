@@ -6,6 +6,7 @@ from esamp.baselines.frequency import FrequencyPenalty as FrequencyPenalty
 from esamp.baselines.noise import GaussianNoise as GaussianNoise
 from esamp.baselines.override import OverRIDE as OverRIDE
 from esamp.baselines.sharpening import Sharpening as Sharpening
+from esamp.baselines.strength import Moderated as Moderated
 from esamp.baselines.subtraction import Subtraction as Subtraction
 from esamp.baselines.tree_of_thoughts import TreeOfThoughts as TreeOfThoughts
 from esamp.baselines.vocabulary import VocabularySpace as VocabularySpace

@@ -81,6 +81,15 @@ class FirstHot(Steering):
         hot = top_k(usual, self._top_k) * self._cooling
         return torch.where(step.positions[:, None] == 0, hot, usual)
 
+    def settle(
+        self,
+        step: Step,
+        scores: Float[Tensor, "rows vocab"],
+        reference: Float[Tensor, "rows vocab"],
+    ) -> Float[Tensor, "rows vocab"]:
+        """Leave it to the method within; first tokens are not fused."""
+        return self._within.settle(step, scores, reference)
+
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Let the method within learn."""
         self._within.learn(step, tokens)

@@ -116,7 +116,7 @@ class Judge:
         processed = self._process(session, input_ids, seen)
         if fuse_after:
             fused = fuse_survivors(processed, reference, shown.logits, self.temperature)
-            return Scored(fused, processed)
+            return Scored(steering.settle(shown.step, fused, processed), processed)
         if not self.diagnostics:
             return Scored(processed, None)
         if not moved and seen is shown.logits:
