@@ -4,10 +4,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from esamp.cli.eval import Settings, merge, read_config
+from esamp.cli.eval import Settings, merge, prepare, read_config
 from esamp.errors import UsageError
 from evals.runs import files
 from tiny import tiny, tiny_tokenizer
@@ -142,11 +143,16 @@ def test_flags_override_a_file_of_settings(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(
         "task: open-ended\nmax-new-tokens: 32\nseeds: [3, 4]\narm: [vanilla, esamp]\n"
-        "paper: {esamp: 1.67}\n"
+        "paper: {esamp: {vendi: 1.67}}\n"
     )
     settings = merge(read_config(path), {"samples": 4, "seeds": "5"})
     assert settings == Settings(
-        task="open-ended", max_new_tokens=32, seeds=(5,), arm=("vanilla", "esamp"), samples=4
+        task="open-ended",
+        max_new_tokens=32,
+        seeds=(5,),
+        arm=("vanilla", "esamp"),
+        samples=4,
+        paper={"esamp": {"vendi": 1.67}},
     )
 
 
@@ -155,6 +161,7 @@ def test_flags_override_a_file_of_settings(tmp_path):
     [
         ("task: a\nsample: 3\n", "there is no option 'sample': give some of task, arm"),
         ("task: a\nsamples: many\n", "samples is 'many': give a whole number"),
+        ("task: a\npaper: 3\n", "paper is 3: give a JSON object"),
         ("- a\n", "holds no settings"),
         ("a: [\n", "cannot be read"),
     ],
@@ -164,3 +171,68 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
         merge(read_config(path), {})
+
+
+@pytest.fixture
+def with_paper(small_model, tmp_path):
+    """Write a file of settings with numbers of the paper; returns its path."""
+
+    def write(paper):
+        (tmp_path / "sums.jsonl").write_text("".join(json.dumps(each) + "\n" for each in SUMS))
+        path = tmp_path / "table.yaml"
+        settings = {"task": "math500", "data_file": "sums.jsonl", "model": small_model}
+        settings |= {"limit": 2, "samples": 2, "max_new_tokens": 4, "dtype": "float32"}
+        settings |= {"embedder": "none", "scorer": "none", "arm": ["vanilla", "fire"]}
+        path.write_text(json.dumps(settings | {"paper": paper}))
+        return str(path)
+
+    return write
+
+
+def test_the_papers_numbers_are_kept_beside_the_run(run, tmp_path, monkeypatch, with_paper):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["eval", "--out", "run", "--config"]
+    code, stdout, stderr = run(*arguments, with_paper({"fire": {"pass@2": 73.6}}))
+    assert code == 0, stderr
+    assert json.loads((tmp_path / "run" / "paper.json").read_text()) == {"fire": {"pass@2": 0.736}}
+    assert "paper" not in json.loads((tmp_path / "run" / "config.json").read_text())
+    title, fire = (
+        [cell.strip() for cell in line.replace("┃", "│").split("│")]
+        for line in stdout.splitlines()
+        if "pass@2" in line or "fire" in line
+    )
+    assert fire[title.index("paper")] == "0.736"
+    # Other numbers are no other run.
+    code, _, stderr = run(*arguments, with_paper({"vanilla": {"pass@1": 5}}))
+    assert code == 0, stderr
+    assert json.loads((tmp_path / "run" / "paper.json").read_text()) == {
+        "vanilla": {"pass@1": 0.05}
+    }
+
+
+@pytest.mark.parametrize(
+    ("paper", "message"),
+    [
+        ({"esamp": {"pass@2": 1}}, "paper, esamp: this run has no such arm"),
+        ({"fire": {"pass@4": 1}}, "paper, fire, pass@4: this run does not measure it"),
+        ({"fire": {"vendi": 1}}, "paper, fire, vendi: this run does not measure it"),
+    ],
+)
+def test_numbers_of_the_paper_that_have_no_place_are_refused(
+    run, tmp_path, monkeypatch, with_paper, paper, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, _, stderr = run("eval", "--out", "run", "--config", with_paper(paper))
+    assert code == 2
+    assert message in stderr
+    assert len(stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_may_take_away_what_the_paper_has_numbers_of(with_paper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = with_paper({"fire": {"pass@1": 41.4}, "vanilla": {"pass@1": 38.1, "pass@2": 50}})
+    settings = merge(read_config(Path(path)), {"arm": ["vanilla"], "samples": 1})
+    assert prepare(settings, narrowed=True).paper == {"vanilla": {"pass@1": 0.381}}
+    with pytest.raises(UsageError, match="this run has no such arm"):
+        prepare(settings)

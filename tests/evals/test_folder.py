@@ -29,6 +29,24 @@ def test_what_was_appended_is_read(log):
     assert log.resume(BATCHES) == 2
 
 
+def test_lines_may_be_read_from_the_middle_on(log):
+    for start in range(6):
+        assert list(log.lines(start)) == lines(KEYS)[start:]
+
+
+def test_a_batch_that_breaks_off_while_it_is_written_is_cut(log):
+    def breaks():
+        yield lines(KEYS)[2]
+        raise KeyboardInterrupt
+
+    log.path.unlink()
+    log.append(lines(BATCHES[0]))
+    with pytest.raises(KeyboardInterrupt):
+        log.append(breaks())
+    assert log.resume(BATCHES) == 1
+    assert list(log.lines()) == lines(BATCHES[0])
+
+
 def test_every_prefix_of_the_file_is_cut_to_whole_batches(log):
     """A kill while a batch is written leaves some first bytes of it."""
     whole = log.path.read_bytes()

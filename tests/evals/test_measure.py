@@ -130,6 +130,12 @@ def test_scores_are_summed_and_know_about_plain_text():
     assert scorer.calls == [True]
 
 
+def test_scorers_may_read_the_first_samples_only():
+    measures = measured(sample("ab"), sample("abc"), scorers={"s": Counter()}, score_samples=1)
+    assert measures["nll"] == {"s": [8.0 * 2, 2]}
+    assert measures["samples"] == 2
+
+
 def test_words_are_measured_within_and_across():
     measures = measured(sample("a b a b"), sample("a b a b"))
     assert measures["distinct"]["within"] == pytest.approx({"1": 0.5, "2": 2 / 3, "3": 1.0})

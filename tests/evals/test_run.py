@@ -1,4 +1,5 @@
 import json
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -83,6 +84,18 @@ def test_a_run_of_another_configuration_is_not_mixed_in(tmp_path):
         run_in(tmp_path / "run", config(samples=2))
 
 
+def test_seeds_can_be_added_behind_those_that_are_done(tmp_path):
+    run_in(tmp_path / "whole")
+    run_in(tmp_path / "grown", config(seeds=[0]))
+    counting = Counting(ScriptedGenerator(texts=TEXTS))
+    run_in(tmp_path / "grown", with_tools=tools(counting))
+    assert files(tmp_path / "grown") == files(tmp_path / "whole")
+    assert counting.calls == 6
+    for seeds in ([0], [1, 0, 2], [0, 2, 1]):
+        with pytest.raises(UsageError, match="another configuration"):
+            run_in(tmp_path / "grown", config(seeds=seeds))
+
+
 def test_an_arm_is_matched_to_the_entropy_of_another(tmp_path):
     """The script's entropy is one nat whatever the temperature, so the first try is kept."""
     arms = ["entropy-matched(arm=esamp)", "esamp", "vanilla"]
@@ -102,6 +115,7 @@ def test_an_arm_that_is_matched_to_none_is_refused():
     ("changes", "message"),
     [
         ({"samples": 0}, "samples is 0"),
+        ({"score_samples": 0}, "score-samples is 0: give 1 or more, or --scorer none"),
         ({"arms": ["vanilla", "vanilla"]}, "'vanilla' is twice among the arms"),
         ({"seeds": []}, "there are no seeds"),
         ({"arms": ["magic"]}, "there is no arm 'magic'"),
@@ -110,3 +124,34 @@ def test_an_arm_that_is_matched_to_none_is_refused():
 def test_a_configuration_that_cannot_be_is_refused(changes, message):
     with pytest.raises(UsageError, match=message):
         config(**changes)
+
+
+@dataclass
+class Surprising:
+    """Gives a script whose tokens cost, in nats, what the prompt, the method and the seed say."""
+
+    within: ScriptedGenerator
+    costs: dict = field(default_factory=lambda: {"Say a.": 0.5, "Say b.": 1.0, "Say c.": 9.0})
+
+    def generate(self, request, method, progress=None):
+        replayed = self.within.generate(request, method, progress)
+        drawn = []
+        for prompt, group in zip(request.prompts, replayed.completions, strict=True):
+            cost = request.sampling.temperature
+            if method.name != "vanilla":
+                cost = self.costs[prompt] + request.seed
+            drawn.append([replace(each, logprobs=[-cost] * len(each.token_ids)) for each in group])
+        return replace(replayed, completions=drawn)
+
+    def pieces(self, token_ids):
+        return self.within.pieces(token_ids)
+
+
+def test_the_entropy_matched_is_that_of_the_first_batch_of_the_first_seed(tmp_path):
+    arms = ["vanilla", "fire", "entropy-matched(arm=esamp)", "esamp"]
+    settings = config(arms=arms, seeds=[1, 0])
+    run_in(tmp_path / "run", settings, tools(Surprising(ScriptedGenerator(texts=TEXTS))))
+    calibrated = json.loads((tmp_path / "run" / "calibration.json").read_text())
+    found = calibrated["entropy-matched(arm=esamp)"]
+    assert found["target"] == pytest.approx((1.5 + 2.0) / 2), "of items a and b, seed 1"
+    assert found["temperature"] == pytest.approx(found["target"], rel=0.01)

@@ -289,3 +289,48 @@ def test_what_evaluation_writes_is_what_the_report_reads(tmp_path):
     assert answers[arm["arm"]][0].split()[0] == f"{100 * value:.1f}"
     assert "a yes 0" in page
     assert re.findall(r'class="note">([^<]*)<', page) == ["environment.json is missing."]
+
+
+def titles_of(page, title):
+    """The heads of the table under a heading, each with its unit."""
+    head = page.partition(f">{title}</h4>")[2].partition("</thead>")[0]
+    cells = re.findall(r'<th scope="col">(.*?)</th>', head, re.S)
+    return [" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in cells][1:]
+
+
+def test_the_papers_numbers_stand_beside_what_was_measured(page_of):
+    paper = {
+        "vanilla": {"pass@16": 0.303, "vendi:all-MiniLM-L6-v2": 1.62, "tokens_per_second": 55.1},
+        "esamp": {"pass@16": 0.317, "perplexity:own": 3.55},
+        "an arm of another run": {"pass@1": 0.1},
+    }
+    page = page_of(summary(SMALL, verifiable=True, steps=4), **{"paper.json": paper})
+    places = {"Right answers": "pass@16", "Decoding": "speed", "Diversity and quality": "Vendi"}
+    found = {}
+    for table, measure in places.items():
+        titles = titles_of(page, table)
+        (place,) = (n for n, title in enumerate(titles) if title == f"paper {measure}")
+        assert titles[place - 1].startswith(measure)
+        rows = rows_of(page, table)
+        assert all(len(row) == len(titles) for row in rows.values())
+        found[measure] = {arm: row[place] for arm, row in rows.items() if row[place] != "–"}
+    assert found == {
+        "pass@16": {"vanilla": "30.3", "esamp": "31.7"},
+        "speed": {"vanilla": "55.1"},
+        "Vendi": {"vanilla": "1.62"},
+    }
+    assert titles_of(page, "Diversity and quality").count("paper Vendi") == 1, "of one embedder"
+    assert "paper perplexity" in titles_of(page, "Diversity and quality")
+    assert "paper pass@1" not in titles_of(page, "Right answers")
+    assert "hold what the paper prints" in page
+
+
+def test_a_run_beside_no_paper_says_nothing_of_one(page_of):
+    assert "paper" not in page_of()
+
+
+@pytest.mark.parametrize("paper", [[1], {"vanilla": 3}, {"vanilla": {"pass@1": "x"}}])
+def test_damaged_numbers_of_the_paper_are_told_of(page_of, paper):
+    page = page_of(**{"paper.json": paper})
+    (note,) = re.findall(r'class="note">([^<]*)<', page)
+    assert "paper.json" in note

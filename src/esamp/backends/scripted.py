@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from esamp.errors import UsageError
 from esamp.generation import Completion, Generation, Progress, Request, Stats
@@ -46,17 +47,18 @@ class ScriptedGenerator:
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """Return each word, but the first with a space before it."""
-        words = self._words
+        words = list(self._places)
         return [f"{' ' if place else ''}{words[token]}" for place, token in enumerate(token_ids)]
 
-    @property
-    def _words(self) -> list[str]:
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Return each word's token id, words in order."""
         texts = [text for group in self.texts.values() for text in group]
-        return sorted({word for text in texts for word in text.split()})
+        words = sorted({word for text in texts for word in text.split()})
+        return {word: place for place, word in enumerate(words)}
 
     def _complete(self, text: str) -> Completion:
-        place = {word: number for number, word in enumerate(self._words)}
-        ids = [place[word] for word in text.split()]
+        ids = [self._places[word] for word in text.split()]
         return Completion(
             text=text, token_ids=ids, finish_reason="stop", logprobs=[-1.0] * len(ids)
         )

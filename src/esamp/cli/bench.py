@@ -49,7 +49,7 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     distiller: Annotated[DistillerName, typer.Option(help="Distiller of ESamp.")] = "recursive",
     backend: Annotated[BackendName, typer.Option(help="Engine.")] = "transformers",
     model: Annotated[
-        str | None, typer.Option(help="Hub id or local path; left out: SmolLM2-135M-Instruct.")
+        str | None, typer.Option(help="Hub id, folder or .gguf; left out: SmolLM2-135M-Instruct.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,

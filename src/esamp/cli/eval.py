@@ -3,19 +3,19 @@
 import dataclasses
 import importlib.metadata
 import json as stdlib_json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from esamp.backends.precision import choose_dtype
 from esamp.backends.text import ChatTemplate
 from esamp.cli.backend import load_generator
 from esamp.cli.console import machine, only_data_on_stdout, progress_bar, talk, write_json
+from esamp.cli.eval_table import table
 from esamp.cli.settings import BackendName
 from esamp.errors import MissingDependencyError, UsageError
 from esamp.evals.arms import parse_arm
@@ -23,6 +23,8 @@ from esamp.evals.config import ROWS, RunConfig, hash_items
 from esamp.evals.embedding import Embed, load_embedder
 from esamp.evals.folder import RunFolder
 from esamp.evals.graders.pool import GradingPool
+from esamp.evals.paper import FILE as PAPER
+from esamp.evals.paper import measures_of, read_paper
 from esamp.evals.run import Measurers, Tools, run
 from esamp.evals.scoring import OWN, Scorer
 from esamp.evals.task import Task
@@ -32,6 +34,8 @@ from esamp.generation import SpeakingGenerator
 MINILM = "all-MiniLM-L6-v2"
 NONE = "none"
 KINDS = {int: "a whole number", bool: "true or false", str: "text"}
+NARROWING = ("task", "arm", "samples", "embedder", "scorer")
+"""Options that may take away what a file has numbers of the paper for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +55,13 @@ class Settings:
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     embedder: Sequence[str] = (MINILM,)
     scorer: Sequence[str] = (OWN,)
+    score_samples: int | None = None
     max_new_tokens: int | None = None
     prompts_at_once: int | None = None
     diagnostics: bool = False
     unsafe_code: bool = False
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers of the paper to show beside, see `esamp.evals.paper`; in files only."""
 
     def __post_init__(self) -> None:
         if self.diagnostics and self.backend == "vllm":
@@ -84,7 +91,7 @@ def evaluate(  # noqa: PLR0913  (one parameter per option: typer reads them)
     samples: Annotated[int | None, typer.Option(help="Samples of each item; 16.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="Hub id or local path; left out: SmolLM2-135M-Instruct.")
+        str | None, typer.Option(help="Hub id, folder or .gguf; left out: SmolLM2-135M-Instruct.")
     ] = None,
     backend: Annotated[str | None, typer.Option(help="transformers or vllm.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, bfloat16, float16 or float32.")] = None,
@@ -103,6 +110,9 @@ def evaluate(  # noqa: PLR0913  (one parameter per option: typer reads them)
         typer.Option(
             help="Whose perplexity; own: the model's. Hub id, folder or .gguf. Several; none: no."
         ),
+    ] = None,
+    score_samples: Annotated[
+        int | None, typer.Option(help="How many samples of each item scorers read; all.")
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Left out: the task's.")] = None,
     prompts_at_once: Annotated[
@@ -127,15 +137,17 @@ def evaluate(  # noqa: PLR0913  (one parameter per option: typer reads them)
     if folder_path is None:
         raise UsageError("there is no folder to write to: give --out DIR")
     with only_data_on_stdout():
-        prepared = prepare(settings)
+        prepared = prepare(settings, narrowed=not given.keys().isdisjoint(NARROWING))
         folder = RunFolder.open(folder_path, prepared.config)
         folder.write("environment.json", environment())
         folder.write_items(prepared.items, private=prepared.config.private)
+        if prepared.paper:
+            folder.write(PAPER, prepared.paper)
         summary = run(prepared.config, prepared.items, prepared.tools(), folder)
     if json:
         write_json(summary)
     else:
-        Console().print(table(summary))
+        Console().print(table(summary, folder.read(PAPER) if folder.has(PAPER) else {}))
         talk.print(f"more: esamp report {folder_path}")
 
 
@@ -165,8 +177,7 @@ def merge(stored: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
     Raises:
         UsageError: A setting is unknown or of the wrong type, or there is no task.
     """
-    # `paper` holds a table's numbers beside the run that would reproduce it.
-    values = {name: value for name, value in stored.items() if name != "paper"} | dict(given)
+    values = dict(stored) | dict(given)
     kinds = {each.name: each.type for each in dataclasses.fields(Settings)}
     for name, value in values.items():
         if name not in kinds:
@@ -223,6 +234,8 @@ class Prepared:
     items: Sequence[Any]
     config: RunConfig
     chat_template: ChatTemplate
+    paper: Mapping[str, Mapping[str, float]]
+    """By arm and measure, as in paper.json."""
     loaded: list[SpeakingGenerator] = field(default_factory=list)
 
     def tools(self) -> Tools:
@@ -279,8 +292,13 @@ class Prepared:
         )
 
 
-def prepare(settings: Settings) -> Prepared:
+def prepare(settings: Settings, *, narrowed: bool = False) -> Prepared:
     """Check a run and read its items, before a model is loaded.
+
+    Args:
+        settings: Of the run.
+        narrowed: Whether options took away some of what the file asks for; numbers of the paper
+            that have no place any more are left out then.
 
     Raises:
         UsageError: Something that was asked for does not exist, or does not go together.
@@ -293,6 +311,7 @@ def prepare(settings: Settings) -> Prepared:
         if settings.backend == "vllm" and not arm.runs_on_vllm:
             raise UsageError(f"arm {arm.name} does not run on vLLM: use --backend transformers")
     task = find_task(settings.task, unsafe_code=settings.unsafe_code)
+    paper = paper_of(settings, task, partly=narrowed)
     items = task.load(settings.data_file, settings.limit, 0)
     chat_template: ChatTemplate = "none" if task.plain_text else settings.chat_template
     config = RunConfig(
@@ -310,16 +329,36 @@ def prepare(settings: Settings) -> Prepared:
         max_new_tokens=_given(settings.max_new_tokens, task.max_new_tokens),
         # A number of samples that cannot be is refused by the configuration itself.
         prompts_at_once=_given(settings.prompts_at_once, max(1, ROWS // max(settings.samples, 1))),
-        embedders=[name for name in settings.embedder if name != NONE],
-        scorers=[name for name in settings.scorer if name != NONE],
+        embedders=_named(settings.embedder),
+        scorers=_named(settings.scorer),
+        score_samples=settings.score_samples,
         diagnostics=settings.diagnostics,
         verifiable=task.grader is not None,
         private=task.private,
         plain_text=task.plain_text,
     )
     return Prepared(
-        settings=settings, task=task, items=items, config=config, chat_template=chat_template
+        settings=settings,
+        task=task,
+        items=items,
+        config=config,
+        chat_template=chat_template,
+        paper=paper,
     )
+
+
+def paper_of(
+    settings: Settings, task: Task, *, partly: bool = False
+) -> dict[str, dict[str, float]]:
+    """Return the numbers of the paper for what a run will measure; see `read_paper`."""
+    embedders, scorers = _named(settings.embedder), _named(settings.scorer)
+    measures = measures_of(settings.samples, embedders, scorers, task.grader is not None)
+    arms = [parse_arm(text).name for text in settings.arm]
+    return read_paper(settings.paper, arms, measures, partly=partly)
+
+
+def _named(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name != NONE]
 
 
 def _given(value: int | None, usual: int) -> int:
@@ -336,36 +375,3 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {"versions": versions, "machine": machine()}
-
-
-COLUMNS: Mapping[str, Callable[[dict[str, Any]], Mapping[str, Any]]] = {
-    "pass@": lambda arm: arm["pass_at_k"] or {},
-    "Vendi ": lambda arm: arm["vendi"],
-    "perplexity ": lambda arm: arm["perplexity"],
-    "": lambda arm: {"entropy": arm["entropy"], "tokens": arm["tokens_per_sample"]},
-}
-
-
-def table(summary: Mapping[str, Any]) -> Table:
-    """Return the main numbers of a run, each with its 95 % interval."""
-    result = Table(title=f"{summary['task']}, {summary['items']} items, {summary['samples']} each")
-    result.add_column("arm", overflow="fold", min_width=12)
-    for number, arm in enumerate(summary["arms"]):
-        cells = {
-            f"{title}{Path(name).name}": _show(value)
-            for title, values in COLUMNS.items()
-            for name, value in values(arm).items()
-        }
-        if number == 0:
-            for name in cells:
-                result.add_column(name, justify="right")
-        result.add_row(arm["arm"], *cells.values())
-    return result
-
-
-def _show(found: Mapping[str, float | None] | None) -> str:
-    if found is None or found["value"] is None:
-        return "–"
-    value, low, high = (found[name] for name in ("value", "low", "high"))
-    between = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
-    return f"{value:.3g}{between}"

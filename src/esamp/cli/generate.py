@@ -35,7 +35,7 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
     seed: Annotated[int, typer.Option(help="Same seed, same samples.")] = 0,
     dtype: Annotated[str, typer.Option(help="auto, bfloat16, float16 or float32.")] = "auto",
     model: Annotated[
-        str | None, typer.Option(help="Hub id or local path; left out: SmolLM2-135M-Instruct.")
+        str | None, typer.Option(help="Hub id, folder or .gguf; left out: SmolLM2-135M-Instruct.")
     ] = None,
     chat_template: Annotated[
         ChatTemplate, typer.Option(help="Use the model's chat template if it has one.")

@@ -68,6 +68,15 @@ class TimedSteering(Steering):
         """Reweight; no method of ours that is timed does."""
         return self._steering.reweight(step, logits, reference)
 
+    def settle(
+        self,
+        step: Step,
+        scores: Float[Tensor, "rows vocab"],
+        reference: Float[Tensor, "rows vocab"],
+    ) -> Float[Tensor, "rows vocab"]:
+        """Settle; no method of ours that is timed does."""
+        return self._steering.settle(step, scores, reference)
+
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Learn, timed; a step lasts from the end of one learning to the end of the next."""
         start = _now(step)

@@ -43,6 +43,9 @@ class RunConfig:
     """Prompts of a batch, the unit that is generated, written and done again whole."""
     embedders: Sequence[str]
     scorers: Sequence[str]
+    score_samples: int | None = None
+    """How many samples of a group the scorers read, the first ones; None: all. Reading costs as
+    much as writing, and with a larger scorer more."""
     diagnostics: bool = False
     """Whether reference log-probabilities are recorded, at the price of a second projection."""
     verifiable: bool = False
@@ -55,6 +58,10 @@ class RunConfig:
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"{option} is {getattr(self, name)}: give 1 or more")
+        if self.score_samples is not None and self.score_samples < 1:
+            raise UsageError(
+                f"score-samples is {self.score_samples}: give 1 or more, or --scorer none"
+            )
         for name in ("items", "arms", "seeds"):
             values = list(getattr(self, name))
             twice = next((each for each in values if values.count(each) > 1), None)
@@ -82,6 +89,15 @@ class RunConfig:
             for name in names
             if mine.get(name) != other.get(name)
         ]
+
+    def adds_seeds_to(self, other: Mapping[str, Any]) -> bool:
+        """Return whether this is a stored configuration with more seeds behind its own.
+
+        Seeds are done one after another, so what was recorded is the beginning of this run.
+        """
+        seeds = list(other.get("seeds", []))
+        same = not dataclasses.replace(self, seeds=seeds or self.seeds).differences(other)
+        return same and len(seeds) < len(self.seeds) and list(self.seeds[: len(seeds)]) == seeds
 
     def batches(self) -> Iterator["Batch"]:
         """Yield all batches in the order in which they are done: seed by seed, arm by arm.

@@ -8,7 +8,7 @@ off when the log is opened, and done again.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def lines(self) -> Iterator[dict[str, Any]]:
+    def lines(self, start: int = 0) -> Iterator[dict[str, Any]]:
         """Yield the lines that are there; a torn last one is left out.
+
+        Args:
+            start: How many to pass over, unread.
 
         Raises:
             UsageError: A line before the last one is no JSON object.
         """
-        for line, _ in self._parsed():
+        for line, _ in self._parsed(start):
             yield line
 
     def resume(self, batches: Sequence[Sequence[Key]]) -> int:
@@ -68,25 +71,24 @@ class Log:
         if self.path.exists():
             self._cut(max((end for _, end in self._parsed()), default=0))
 
-    def append(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Write lines together and wait until the disk has them.
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Write lines that belong together, one by one, and wait until the disk has them all.
 
         Raises:
             EsampError: The disk is full or cannot be written.
         """
-        text = "".join(
-            json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines
-        )
         try:
             with self.path.open("ab") as file:
-                file.write(text.encode("utf-8", "surrogatepass"))
+                for line in lines:
+                    text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+                    file.write(f"{text}\n".encode("utf-8", "surrogatepass"))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise disk_error(self.path, error) from error
 
-    def _parsed(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield each line and where it ends in the file."""
+    def _parsed(self, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each line from that number on, and where it ends in the file."""
         if not self.path.exists():
             return
         place, broken = 0, None
@@ -97,6 +99,9 @@ class Log:
                         f"{self.path}, line {broken} is broken, and it is not the last one: "
                         "restore the file, or give another --out"
                     )
+                if number <= start:
+                    place += len(raw)
+                    continue
                 line = _parse(raw)
                 if line is None:
                     broken = number
@@ -144,7 +149,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path, config: RunConfig) -> "RunFolder":
-        """Make the folder of a new run, or open that of the same run to go on.
+        """Make the folder of a new run, or open that of the same run to go on, with more seeds too.
 
         Raises:
             UsageError: It holds something else, or a run of another configuration.
@@ -154,8 +159,11 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is no folder: give another --out")
         if folder.has("config.json"):
-            different = config.differences(folder.read("config.json"))
-            if different:
+            stored = folder.read("config.json")
+            different = config.differences(stored)
+            if config.adds_seeds_to(stored):
+                folder.write("config.json", config.to_json())
+            elif different:
                 raise UsageError(
                     f"{path} holds a run of another configuration ({'; '.join(different)}): "
                     "give another --out, or the same settings to go on"

@@ -38,6 +38,7 @@ def measure_group(
     scorers: Mapping[str, Scorer],
     *,
     plain_text: bool = False,
+    score_samples: int | None = None,
 ) -> dict[str, Any]:
     """Return the measures of one group.
 
@@ -49,6 +50,7 @@ def measure_group(
         embedders: By name.
         scorers: By name.
         plain_text: Whether the samples continue the prompt without a chat template.
+        score_samples: How many samples scorers read, the first ones; None: all.
 
     Returns:
         samples, tokens (the generator's), finished: counts. logprob, reference_logprob: sums.
@@ -78,7 +80,7 @@ def measure_group(
         for measure, value in measure_meaning(samples, embed).items():
             measures[measure][name] = value
     for name, scorer in scorers.items():
-        scored = scorer.score(item.prompt, texts, plain_text)
+        scored = scorer.score(item.prompt, texts[:score_samples], plain_text)
         nll, tokens = sum(each.nll for each in scored), sum(each.tokens for each in scored)
         measures["nll"][name] = [nll, tokens]
     return measures

@@ -1,7 +1,8 @@
 """What a run keeps of what was generated: one `GroupRecord` for each arm, seed and item."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from esamp.generation import Completion, FinishReason
@@ -33,18 +34,17 @@ class SampleRecord:
     @classmethod
     def of(cls, completion: Completion, pieces: Sequence[str]) -> "SampleRecord":
         """Return the record of a completion, given the text that each of its tokens adds."""
-        ends, end = [], 0
-        for piece in pieces:
-            end = min(end + len(piece), len(completion.text))
-            ends.append(end)
+        ends = list(accumulate(map(len, pieces)))
+        if ends and ends[-1] > len(completion.text):
+            ends = [min(end, len(completion.text)) for end in ends]
         novelty = completion.novelty
         reference = completion.reference_logprobs
         return cls(
             text=completion.text,
             finish_reason=completion.finish_reason,
             ends=ends,
-            logprob=sum(completion.logprobs),
-            reference_logprob=None if reference is None else sum(reference),
+            logprob=sum(completion.logprobs, 0.0),
+            reference_logprob=None if reference is None else sum(reference, 0.0),
             novelty=None
             if novelty is None
             else [None if each is None else round(each, 4) for each in novelty],
@@ -79,8 +79,8 @@ class GroupRecord:
         return Key(self.arm, self.seed, self.item)
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON data."""
-        return asdict(self)
+        """Return JSON data, which shares the lists of this record."""
+        return {**vars(self), "samples": [vars(sample) for sample in self.samples]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "GroupRecord":

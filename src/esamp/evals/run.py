@@ -20,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 from esamp.evals.calibration import Calibrated, calibrate
 from esamp.evals.config import Batch, RunConfig
 from esamp.evals.embedding import Embed
-from esamp.evals.folder import Log, RunFolder, key_of
+from esamp.evals.folder import Log, RunFolder
 from esamp.evals.measure import measure_group
 from esamp.evals.records import GroupRecord, Key, SampleRecord
 from esamp.evals.scoring import Scorer
@@ -78,9 +78,10 @@ def run(
     folder.timings.mend()
     with _open_grades(tools, folder.grades, graded < len(groups)) as grades:
         if grades is not None:
-            for line in islice(folder.samples.lines(), graded, None):
+            for line in folder.samples.lines(graded):
                 record = GroupRecord.from_json(line)
-                grades.submit(by_id[record.item], record)
+                texts = [sample.text for sample in record.samples]
+                grades.submit(by_id[record.item], record.key, texts)
         if generated < len(batches):
             stage = _Generating(config, by_id, tools.generator(), folder, grades)
             with tools.progress("generating") as progress:
@@ -103,10 +104,9 @@ class Grades:
     log: Log
     waiting: deque[tuple[Key, Future[list[Grade]]]] = field(default_factory=deque)
 
-    def submit(self, item: Item, record: GroupRecord) -> None:
+    def submit(self, item: Item, key: Key, texts: Sequence[str]) -> None:
         """Begin with a group, and write what is ready."""
-        texts = [sample.text for sample in record.samples]
-        self.waiting.append((record.key, self.grading.submit(item, texts)))
+        self.waiting.append((key, self.grading.submit(item, texts)))
         while self.waiting and (len(self.waiting) > WAITING or self.waiting[0][1].done()):
             self.write_oldest()
 
@@ -151,12 +151,12 @@ class _Generating:
 
             temperature = self._temperature(batch)
             generation = self._decode(batch, temperature, share)
-            records = self._records(batch, generation)
-            self.folder.samples.append([record.to_json() for record in records])
+            self.folder.samples.append(self._lines(batch, generation))
             self.folder.timings.append([_timing(batch, generation)])
             if self.grades is not None:
-                for record in records:
-                    self.grades.submit(self.items[record.item], record)
+                for key, completions in zip(batch.keys, generation.completions, strict=True):
+                    texts = [each.text for each in completions]
+                    self.grades.submit(self.items[key.item], key, texts)
 
     def _decode(
         self, batch: Batch, temperature: float | None, progress: Progress | None = None
@@ -171,12 +171,13 @@ class _Generating:
         )
         return self.generator.generate(request, batch.arm.method, progress)
 
-    def _records(self, batch: Batch, generation: Generation) -> list[GroupRecord]:
+    def _lines(self, batch: Batch, generation: Generation) -> Iterator[dict[str, Any]]:
+        """Yield the record of each group as JSON data, made when it is asked for."""
         errors = [
             None if error is None else round(error, 4) for error in generation.stats.distiller_error
         ]
-        return [
-            GroupRecord(
+        for key, completions in zip(batch.keys, generation.completions, strict=True):
+            record = GroupRecord(
                 arm=key.arm,
                 seed=key.seed,
                 item=key.item,
@@ -187,8 +188,7 @@ class _Generating:
                 ],
                 distiller_error=errors,
             )
-            for key, completions in zip(batch.keys, generation.completions, strict=True)
-        ]
+            yield record.to_json()
 
     def _temperature(self, batch: Batch) -> float | None:
         """Return the temperature of an arm that is matched to another, found once a run."""
@@ -197,16 +197,22 @@ class _Generating:
         calibrated = _read_calibration(self.folder)
         if batch.arm.name not in calibrated:
             # On this arm's first batch, which the other arm has decoded already.
-            keys = {Key(batch.arm.matched_to, batch.seed, item) for item in batch.items}
+            target = self._entropy_of(batch.arm.matched_to, batch)
             calibrated[batch.arm.name] = calibrate(
-                lambda temperature: self._entropy_at(batch, temperature), self._entropy_of(keys)
+                lambda temperature: self._entropy_at(batch, temperature), target
             )
             data = {name: asdict(each) for name, each in calibrated.items()}
             self.folder.write("calibration.json", data)
         return calibrated[batch.arm.name].temperature
 
-    def _entropy_of(self, keys: set[Key]) -> float:
-        lines = (line for line in self.folder.samples.lines() if key_of(line) in keys)
+    def _entropy_of(self, arm: str, batch: Batch) -> float:
+        """Return the realised entropy of an arm on the same seed and items as a batch."""
+        start = 0
+        for each in self.config.batches():
+            if (each.arm.name, each.seed, each.number) == (arm, batch.seed, batch.number):
+                break
+            start += len(each.items)
+        lines = islice(self.folder.samples.lines(start), len(batch.items))
         samples = [each for line in lines for each in GroupRecord.from_json(line).samples]
         return -sum(each.logprob for each in samples) / sum(each.tokens for each in samples)
 
@@ -229,9 +235,7 @@ def _measure(config: RunConfig, items: Mapping[str, Item], tools: Tools, folder:
         return
     measurers = tools.measurers()
     with tools.progress("measuring") as progress:
-        for place, line in enumerate(folder.samples.lines()):
-            if place < done:
-                continue
+        for place, line in enumerate(folder.samples.lines(done), done):
             record = GroupRecord.from_json(line)
             measures = measure_group(
                 record,
@@ -239,6 +243,7 @@ def _measure(config: RunConfig, items: Mapping[str, Item], tools: Tools, folder:
                 measurers.embedders,
                 measurers.scorers,
                 plain_text=config.plain_text,
+                score_samples=config.score_samples,
             )
             folder.measures.append([record.key._asdict() | {"measures": measures}])
             progress((place + 1) / len(keys))

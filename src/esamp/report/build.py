@@ -19,6 +19,7 @@ from esamp.report.arms import Mark, label_arms, marks
 from esamp.report.figures import Figure, Painter
 from esamp.report.frontier import frontier
 from esamp.report.lines import legend_mark
+from esamp.report.results import results
 from esamp.report.runs import Run, read_run
 from esamp.report.samples import Selection, select
 from esamp.report.tables import (
@@ -27,7 +28,6 @@ from esamp.report.tables import (
     keys_of,
     lift_grid,
     reader,
-    results,
     together,
 )
 from esamp.report.verdict import Verdict, verdict

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from esamp.errors import UsageError
 from esamp.evals.config import RunConfig
 from esamp.evals.folder import RunFolder
+from esamp.evals.paper import FILE as PAPER
+from esamp.evals.paper import Numbers
 from esamp.evals.statistics import Interval
 
 Read = TypeVar("Read")
@@ -90,6 +92,8 @@ class Run:
     environment: Mapping[str, Any]
     speeds: Mapping[str, float]
     """Tokens per second of each arm."""
+    paper: Numbers = field(default_factory=dict)
+    """What the paper has beside, by arm and measure, where the run's configuration said it."""
     notes: Sequence[str] = field(default=())
     """What is missing or damaged, in sentences."""
 
@@ -141,6 +145,7 @@ def read_run(folder: Path) -> Run:
             config=config,
             environment=environment or {},
             speeds=_speeds(timings, notes),
+            paper=_paper(files, notes),
             notes=notes,
         ),
     )
@@ -263,3 +268,16 @@ def _speeds(timings: Mapping[str, Any] | None, notes: list[str]) -> dict[str, fl
         notes.append("timings.json is not what this version of esamp writes.")
         return {}
     return {arm: speed for arm, speed in found if speed is not None}
+
+
+def _paper(files: RunFolder, notes: list[str]) -> Numbers:
+    # Most runs are set beside no paper.
+    data = (_read_beside(files, PAPER, notes) if files.has(PAPER) else None) or {}
+    try:
+        return {
+            arm: {name: float(value) for name, value in numbers.items()}
+            for arm, numbers in data.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        notes.append(f"{PAPER} is not what this version of esamp writes.")
+        return {}

@@ -1,4 +1,4 @@
-"""Tables of a run: numbers with their intervals, and pictures of differences."""
+"""Tables of numbers with their intervals, and pictures of differences."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,16 +36,6 @@ def fixed(digits: int) -> Show:
 def significant(value: float) -> str:
     """Write a number with three digits that count."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """A measure of all arms."""
-
-    title: str
-    unit: str
-    of: Callable[[Arm], Interval]
-    show: Show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,32 +80,6 @@ def cell(measure: Interval, show: Show) -> Cell:
     return Cell(value=show(measure.value), interval=bounds)
 
 
-def results(run: Run, labels: Mapping[str, Label], marks: Mapping[str, Mark]) -> list[Grid]:
-    """Return the tables of all that was measured; a measure that no arm has is left out."""
-    groups = {
-        "Right answers": _answers(run),
-        "Diversity and quality": _diversity(run),
-        "Vendi score of other orders": _orders(run),
-        "Decoding": _decoding(run),
-    }
-    grids = []
-    for title, columns in groups.items():
-        kept = [each for each in columns if any(each.of(arm).value is not None for arm in run.arms)]
-        rows = [
-            Row(
-                name=arm.name,
-                mark=marks[labels[arm.name].family],
-                cells=[cell(each.of(arm), each.show) for each in kept],
-            )
-            for arm in run.arms
-        ]
-        if kept:
-            grids.append(
-                Grid(title=title, columns=[(each.title, each.unit) for each in kept], rows=rows)
-            )
-    return grids
-
-
 def of_mapping(name: str, *keys: object) -> Callable[[Arm], Interval]:
     """Return how to find a measure in an arm's mapping; undefined where it has none."""
 
@@ -131,110 +95,6 @@ def of_mapping(name: str, *keys: object) -> Callable[[Arm], Interval]:
 def keys_of(arms: Sequence[Arm], name: str) -> list[str]:
     """Return the keys of a mapping in any of the arms, in order of appearance."""
     return list(dict.fromkeys(key for arm in arms for key in getattr(arm, name)))
-
-
-def _answers(run: Run) -> list[Column]:
-    return [
-        *(
-            Column(title=f"pass@{k}", unit="%", of=of_mapping("pass_at_k", k), show=percent)
-            for k in run.ks
-        ),
-        *(
-            # A majority of one is that one.
-            Column(title=f"maj@{k}", unit="%", of=of_mapping("maj_at_k", k), show=percent)
-            for k in run.ks
-            if k > 1
-        ),
-        Column(
-            title="distinct answers",
-            unit="per prompt",
-            of=lambda arm: arm.distinct_answers,
-            show=fixed(2),
-        ),
-    ]
-
-
-def _diversity(run: Run) -> list[Column]:
-    columns = []
-    for embedder in keys_of(run.arms, "vendi"):
-        columns += [
-            Column(title="Vendi", unit=embedder, of=of_mapping("vendi", embedder), show=fixed(2)),
-            Column(
-                title="similarity",
-                unit=embedder,
-                of=of_mapping("similarity", embedder),
-                show=fixed(3),
-            ),
-        ]
-    for scorer in keys_of(run.arms, "perplexity"):
-        under = reader(scorer)
-        columns.append(
-            Column(
-                title="perplexity",
-                unit=under,
-                of=of_mapping("perplexity", scorer),
-                show=significant,
-            )
-        )
-    for where, words in (("within", "within a sample"), ("across", "across samples")):
-        longest = max(
-            (n for arm in run.arms for n in arm.distinct_n.get(where, {})), key=int, default="3"
-        )
-        columns.append(
-            Column(
-                title=f"distinct {longest}-grams",
-                unit=words,
-                of=of_mapping("distinct_n", where, longest),
-                show=fixed(3),
-            )
-        )
-    columns.append(
-        Column(title="self-BLEU", unit="0 to 1", of=lambda arm: arm.self_bleu, show=fixed(3))
-    )
-    return columns
-
-
-def _orders(run: Run) -> list[Column]:
-    return [
-        Column(
-            title=f"order {order.replace('inf', '∞')}",
-            unit=embedder,
-            of=of_mapping("vendi_orders", embedder, order),
-            show=fixed(2),
-        )
-        for embedder in keys_of(run.arms, "vendi_orders")
-        for order in ("2", "inf")
-    ]
-
-
-def _decoding(run: Run) -> list[Column]:
-    return [
-        Column(
-            title="temperature",
-            unit="",
-            of=lambda arm: Interval(value=arm.temperature),
-            show="{:.3g}".format,
-        ),
-        Column(title="entropy", unit="nats per token", of=lambda arm: arm.entropy, show=fixed(2)),
-        Column(
-            title="KL from unsteered", unit="nats per token", of=lambda arm: arm.kl, show=fixed(3)
-        ),
-        Column(
-            title="length",
-            unit="tokens per sample",
-            of=lambda arm: arm.tokens_per_sample,
-            show=fixed(1),
-        ),
-        Column(
-            title="ended by itself", unit="% of samples", of=lambda arm: arm.finished, show=percent
-        ),
-        Column(
-            title="speed",
-            unit="tokens per second",
-            of=lambda arm: Interval(value=run.speeds.get(arm.name)),
-            show=significant,
-        ),
-    ]
 
 
 def reader(scorer: str) -> str:

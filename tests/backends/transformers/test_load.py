@@ -64,6 +64,18 @@ def test_a_model_that_is_not_there_is_a_line(offline, name):
     assert_one_line(error, name, "give a Hub id or a local folder")
 
 
+@pytest.mark.parametrize(
+    "content", [None, b"", b"GGUF", b"not weights at all", b"GGUF\3\0\0\0" + b"\xff" * 64]
+)
+def test_a_gguf_file_that_cannot_be_read_is_a_line(tmp_path, content):
+    path = tmp_path / "model.gguf"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError) as error:
+        load(str(path))
+    assert_one_line(error, str(path), "give a GGUF file of a model that Transformers knows")
+
+
 def test_damaged_weights_are_a_line(checkpoint):
     (checkpoint / "model.safetensors").write_bytes(b"not weights at all")
     with pytest.raises(ModelError) as error:
@@ -118,3 +130,15 @@ def test_the_demo_model_becomes_a_dense_checkpoint(smollm, tmp_path):
     assert getattr(saved.config, "quantization_config", None) is None
     again = AutoTokenizer.from_pretrained(tmp_path / "new")
     assert again.chat_template == tokenizer.chat_template
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_a_gguf_file_is_loaded_by_its_path(smollm):
+    """The demo model's own file: dense weights, and a generator that reads it by name."""
+    generator = TransformersGenerator.load(str(demo_gguf()), dtype=str(smollm[0].dtype)[6:])
+    expected = smollm[0].state_dict()
+    found = generator.model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert generator.tokenizer.padding_side == "left"

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import pytest
 import torch
@@ -56,6 +57,18 @@ def test_neither_neighbours_nor_the_size_of_pieces_matter(texts, logits):
         found = reader.score("Go on", texts, plain_text=True)
     alone = [reader.score("Go on", [text], plain_text=True)[0] for text in texts]
     assert_same(found, alone)
+
+
+def test_nothing_is_asked_for_by_an_old_name():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        scorer().score("x", TEXTS, True)
+
+
+def test_a_model_without_a_cache_is_refused(monkeypatch):
+    monkeypatch.setattr(scoring, "name_of_cache", lambda shown: None)
+    with pytest.raises(ModelError, match="keeps no cache that samples could share"):
+        scorer().score("x", TEXTS, True)
 
 
 def test_it_is_a_scorer_and_gives_the_same_bits_each_time():

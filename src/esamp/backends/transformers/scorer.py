@@ -8,19 +8,17 @@ and its cache: what a family does to its logits (a scale, a cap) is done to thes
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from esamp.backends.precision import DTYPES, choose_dtype
 from esamp.backends.text import ChatTemplate, prompt_texts
 from esamp.backends.transformers.load import load
+from esamp.backends.transformers.session import name_of_cache
 from esamp.errors import ModelError, UsageError
 from esamp.evals.scoring import Scored
 
@@ -67,10 +65,7 @@ class TransformersScorer:
             UsageError: The dtype is unknown.
             ModelError: The model cannot be found or read.
         """
-        if name is not None and name.endswith(".gguf"):
-            model, tokenizer = load_gguf(Path(name), dtype, device)
-        else:
-            model, tokenizer = load(name, dtype, device)
+        model, tokenizer = load(name, dtype, device)
         return cls(
             model=model,
             tokenizer=tokenizer,
@@ -144,6 +139,15 @@ class TransformersScorer:
         ids = torch.tensor([head], device=self.model.device)
         return self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
+    def _name_of_cache(self, shown: Mapping[str, Any]) -> str:
+        name = name_of_cache(shown)
+        if name is None:
+            raise ModelError(
+                f"scorer {type(self.model).__name__} keeps no cache that samples could share: give "
+                "another model"
+            )
+        return name
+
     def _read(self, start: Any, texts: Sequence[Sequence[int]]) -> Float[Tensor, " rows"]:
         """Return the total log-probability of each text after the prompt.
 
@@ -154,7 +158,8 @@ class TransformersScorer:
         lengths = torch.tensor([len(text) for text in texts], device=device)
         padded = [[*text, *[text[-1]] * (longest - len(text))] for text in texts]
         ids = torch.tensor(padded, device=device)
-        cache = copy.deepcopy(start.past_key_values)
+        name = self._name_of_cache(start)
+        cache = copy.deepcopy(start[name])
         cache.batch_repeat_interleave(rows)
         # What the prompt's last token says of the texts' first ones.
         logprobs = [token_logprobs(start.logits[:, -1:].expand(rows, -1, -1), ids[:, :1])]
@@ -162,8 +167,8 @@ class TransformersScorer:
         # The last token of all predicts nothing that is counted.
         for first in range(0, longest - 1, piece):
             last = min(first + piece, longest - 1)
-            shown = self.model(input_ids=ids[:, first:last], past_key_values=cache, use_cache=True)
-            cache = shown.past_key_values
+            shown = self.model(input_ids=ids[:, first:last], use_cache=True, **{name: cache})
+            cache = shown[name]
             logprobs.append(token_logprobs(shown.logits, ids[:, first + 1 : last + 1]))
         counted = torch.arange(longest, device=device) < lengths[:, None]
         totals = torch.where(counted, torch.cat(logprobs, dim=1), 0).double().sum(dim=1)
@@ -183,32 +188,3 @@ def token_logprobs(
     logits = logits.float() - logits.amax(dim=-1, keepdim=True)
     chosen: Tensor = logits.gather(-1, ids[..., None])[..., 0]
     return chosen - logits.exp_().sum(dim=-1).log_()
-
-
-def load_gguf(file: Path, dtype: str, device: str) -> tuple[PreTrainedModel, Tokenizer]:
-    """Load a model from a GGUF file, with dense weights.
-
-    Raises:
-        UsageError: The dtype is unknown.
-        ModelError: The file cannot be read.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = choose_dtype(dtype, device)
-    options: dict[str, Any] = {"gguf_file": file.name}
-    # Newer Transformers keep a GGUF file's weights packed, and slow, unless told otherwise.
-    dense: dict[str, Any] = {}
-    if hasattr(transformers, "GgufConfig"):
-        dense = {"quantization_config": transformers.GgufConfig(dequantize=True)}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, dtype=DTYPES[dtype], **options, **dense
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"scorer {str(file)!r} cannot be loaded: give a GGUF file of a model that Transformers "
-            f"knows ({reason})"
-        ) from error
-    return model.to(device).eval(), tokenizer

@@ -40,10 +40,15 @@ def is_selectable(cache: Cache | None) -> bool:
     return all(type(each) in (DynamicLayer, DynamicSlidingWindowLayer) for each in cache.layers)
 
 
+def name_of_cache(values: Mapping[str, Any]) -> str | None:
+    """Return what this Transformers calls the cache, in what a model is given or gives."""
+    return next((name for name, value in values.items() if isinstance(value, Cache)), None)
+
+
 def find_cache(model_kwargs: Mapping[str, Any]) -> Cache | None:
     """Return the cache, under whatever name the model gives it."""
-    caches = [value for value in model_kwargs.values() if isinstance(value, Cache)]
-    return caches[0] if caches else None
+    name = name_of_cache(model_kwargs)
+    return None if name is None else model_kwargs[name]
 
 
 class Session:
