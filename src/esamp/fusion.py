@@ -8,7 +8,7 @@ bias cancels, a scale stays. Logits that the model caps (Gemma 2) are fused befo
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from esamp.method import Push, Step
@@ -60,3 +60,21 @@ def fuse_survivors(
     """
     moved = processed + (fused - reference) / temperature
     return torch.where(torch.isneginf(processed), processed, moved)
+
+
+def move_survivors(
+    processed: Float[Tensor, "rows vocab"],
+    tokens: Int[Tensor, "rows few"],
+    moves: Float[Tensor, "rows few"],
+    temperature: float,
+) -> Float[Tensor, "rows vocab"]:
+    """Do what `fuse_survivors` does where few survive, from the logits of those alone.
+
+    Args:
+        processed: As there.
+        tokens: Different tokens of each row, all survivors among them.
+        moves: Fused − reference of those tokens.
+        temperature: As there.
+    """
+    # What is cut away stays at −inf, whatever is added.
+    return processed.scatter_add(1, tokens, moves / temperature)

@@ -18,9 +18,12 @@ PROMPTS = (SHORT, LONG)
 SAMPLES = 5
 PLAIN = Sampling(temperature=0.8)
 TRUNCATED = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.005)
+FEW = Sampling(temperature=0.8, top_k=4, top_p=0.95)
+"""Ten rows times eight tokens are fewer than the vocabulary's 97: no second projection."""
 READINGS = {
     "no truncation": (ESamp(beta=0.7, distiller=FAST), PLAIN),
     "reference": (ESamp(beta=0.7, distiller=FAST), TRUNCATED),
+    "few survive": (ESamp(beta=0.7, distiller=FAST), FEW),
     "fused": (ESamp(beta=0.7, distiller=FAST, truncation="fused"), TRUNCATED),
 }
 

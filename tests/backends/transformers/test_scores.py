@@ -5,11 +5,18 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from backends.transformers.calls import ENDS, FAST, LONG, SHORT, STRONG, drawn, sample
 from backends.transformers.test_session import keep_finished
 from esamp import ESamp, Vanilla
+from esamp.backends.transformers import scores
 from esamp.method import Push, Steering
 from tiny import batch, tiny
 
@@ -174,3 +181,66 @@ def test_a_method_that_needs_the_reference_gets_it(pushes):
     assert len(insisting.references) == 3
     for reference, logits in zip(insisting.references, output.logits, strict=True):
         assert torch.equal(reference, logits)
+
+
+# --- few survivors ------------------------------------------------------------------------------
+
+
+def projections(model):
+    """Count in a list how often the head is run."""
+    head, calls = model.get_output_embeddings(), []
+    forward = head.forward
+
+    def counting(states):
+        calls.append(states.shape)
+        return forward(states)
+
+    head.forward = counting
+    return calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("options", [{"top_k": 5}, {"top_k": 5, "top_p": 0.9, "min_p": 0.01}])
+def test_few_survivors_are_fused_as_all_are_without_a_second_projection(
+    monkeypatch, options, dtype
+):
+    few, all_of_them = tiny("llama").to(dtype), tiny("llama").to(dtype)
+    counted = projections(few), projections(all_of_them)
+    betas = {"esamp_beta": [0.7, 0.0]}
+    output = sample(few, SHORT, LONG, output_scores=True, **options, **betas)
+    monkeypatch.setattr(scores, "find_most_survivors", lambda _: None)
+    dense = sample(all_of_them, SHORT, LONG, output_scores=True, **options, **betas)
+    steps = len(output.scores)
+    # One more each: the probe at the start.
+    assert [len(calls) for calls in counted] == [steps + 1, 2 * steps + 1]
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    for mine, plain in zip(output.scores, dense.scores, strict=True):
+        if not torch.equal(mine.isneginf(), plain.isneginf()):
+            assert dtype != torch.float32, "another rounding may draw another token"
+            break
+        torch.testing.assert_close(mine, plain, atol=tolerance, rtol=0)
+    if dtype == torch.float32:
+        assert torch.equal(output.sequences, dense.sequences)
+    assert torch.equal(output.sequences[4:], dense.sequences[4:]), "β 0: the same bits"
+
+
+def test_where_the_rows_to_read_are_more_than_the_head_has_it_is_read_whole():
+    model = tiny("llama")
+    calls = projections(model)
+    output = sample(model, SHORT, LONG, top_k=30, output_scores=True)
+    assert len(calls) == 2 * len(output.scores) + 1
+
+
+@pytest.mark.parametrize(
+    ("processors", "most"),
+    [
+        ([], None),
+        ([TopPLogitsWarper(0.9)], None),
+        ([TopKLogitsWarper(7), TopPLogitsWarper(0.9), TemperatureLogitsWarper(0.5)], 7),
+        ([TopKLogitsWarper(7), TopKLogitsWarper(3)], 3),
+        ([TopKLogitsWarper(7), MinPLogitsWarper(0.1), Noting()], None),
+        ([Noting(), TopKLogitsWarper(7)], 7),
+    ],
+)
+def test_how_many_survive_is_known_unless_something_may_bring_tokens_back(processors, most):
+    assert scores.find_most_survivors(LogitsProcessorList(processors)) == most

@@ -3,7 +3,7 @@ import torch
 from transformers import LogitsProcessor
 
 from backends.transformers.calls import LONG, SHORT, Watching, sample
-from backends.transformers.replay import teacher_forced
+from backends.transformers.replay import teacher_forced, with_head_bias
 from esamp import ESamp, ModelError
 from esamp.backends.transformers.states import check_states, find_block, first_tensor
 from tiny import FAMILIES, batch, tiny
@@ -112,6 +112,38 @@ def test_every_family_gives_its_head_with_what_comes_behind_it(family, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
+def test_single_rows_of_the_head_are_those_of_the_whole(family, dtype):
+    """Where logits are capped there are none: the change of one is not what its row makes of it."""
+    model = with_head_bias(tiny(family)) if family == "llama" else tiny(family)
+    parts = check_states(model.to(dtype), 1)
+    if family == "gemma2":
+        assert parts.head_rows is None
+        return
+    assert parts.head_rows.vocab == model.config.vocab_size
+    deep, change = torch.randn(2, 3, parts.head_rows.weight.shape[1])
+    tokens = torch.tensor([[5, 0], [96, 5], [7, 8]])
+    whole = check_states(model.float(), 1).head
+    expected = (whole(deep + change) - whole(deep)).gather(1, tokens)
+    torch.testing.assert_close(
+        parts.head_rows.change(change, tokens), expected, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_head_that_is_no_plain_one_gives_no_rows():
+    class Adapted(torch.nn.Linear):
+        pass
+
+    model = tiny("llama", tie_word_embeddings=False)
+    head = Adapted(*reversed(model.lm_head.weight.shape), bias=False)
+    head.load_state_dict(model.lm_head.state_dict())
+    model.lm_head = head
+    parts = check_states(model, 1)
+    assert parts.head is not None
+    assert parts.head_rows is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_gives_its_final_norm(family, dtype):
     """Behind the last block it gives what the head reads."""
     model, last = tiny(family).to(dtype), []
@@ -142,7 +174,7 @@ def test_a_head_with_something_else_behind_it_is_not_given(monkeypatch):
         return shown
 
     monkeypatch.setattr(type(model), "forward", squared)
-    assert check_states(model, 1).head is None
+    assert check_states(model, 1)[:2] == (None, None)
 
 
 def test_a_model_without_a_final_norm_gives_none():

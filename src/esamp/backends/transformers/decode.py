@@ -94,6 +94,8 @@ class Decoding:
                 self.method,
                 logits_processor,
                 generation_config,
+                parts.head_rows,
+                rows=len(input_ids),
                 diagnostics=self.diagnostics,
                 betas_given=esamp_beta is not None,
             )

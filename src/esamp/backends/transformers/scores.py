@@ -11,16 +11,23 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.logits_process import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    LogitNormalization,
     LogitsProcessorList,
     MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
 )
 
 from esamp.backends.transformers.session import Session, Shown
-from esamp.backends.transformers.states import Reads
-from esamp.fusion import fuse_survivors
+from esamp.backends.transformers.states import HeadRows, Reads
+from esamp.fusion import fuse_survivors, move_survivors
 from esamp.method import Method, Push, Steering
 
 COMMUTE = (
@@ -31,6 +38,21 @@ COMMUTE = (
 )
 """Processors that scale, or forbid by token and length: before or after fusion is the same."""
 
+ONLY_CUT = (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    LogitNormalization,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+"""Processors that bring no token back."""
+
+ROOM_FOR_TIES = 2
+"""Top-k keeps all tokens that are level with the last; so many times k are looked at."""
+
 
 def find_temperature(processors: LogitsProcessorList) -> float:
     """Return what the processors divide logits by."""
@@ -39,6 +61,17 @@ def find_temperature(processors: LogitsProcessorList) -> float:
         if isinstance(each, TemperatureLogitsWarper):
             temperature *= each.temperature
     return temperature
+
+
+def find_most_survivors(processors: LogitsProcessorList) -> int | None:
+    """Return how many tokens of a row survive at most, ties aside; None: any number."""
+    bounds: list[int] = []
+    for each in processors:
+        if isinstance(each, TopKLogitsWarper):
+            bounds.append(each.top_k)
+        elif not isinstance(each, ONLY_CUT):
+            bounds.clear()
+    return min(bounds, default=None)
 
 
 class Scored(NamedTuple):
@@ -57,7 +90,12 @@ class Judge:
     commutes: bool
     """Whether it makes no difference if the processors come before or after fusion."""
     after_processors: bool
-    """Whether fusion comes after the processors, which costs a second projection."""
+    """Whether fusion comes after the processors."""
+    few: int
+    """How many tokens of a row are then fused, from as many rows of the head; 0: all of them, from
+    a second projection."""
+    head_rows: HeadRows | None
+    """None where there are not few."""
     steers: bool
     """Whether any row may be steered; if not, the head reads what it always reads."""
     needs_reference: bool
@@ -73,17 +111,25 @@ class Judge:
         method: Method,
         processors: LogitsProcessorList,
         config: GenerationConfig,
+        head_rows: HeadRows | None,
         *,
+        rows: int,
         diagnostics: bool,
         betas_given: bool,
     ) -> "Judge":
         """Decide once, when the call starts."""
+        few = ROOM_FOR_TIES * (find_most_survivors(processors) or 0)
+        # Beyond that, single rows of the head are more to read than the whole.
+        if head_rows is None or rows * few > head_rows.vocab:
+            few = 0
         commutes = all(isinstance(each, COMMUTE) for each in processors)
         wants_logits = bool(config.return_dict_in_generate and config.output_logits)
         return cls(
             processors=processors,
             commutes=commutes,
             after_processors=not commutes and method.truncation == "reference",
+            few=few,
+            head_rows=head_rows if few else None,
             # Greedy rows are plain: pushing along the surprise has no meaning for an argmax.
             steers=bool(config.do_sample) and (betas_given or not method.inert),
             needs_reference=method.needs_reference,
@@ -96,6 +142,8 @@ class Judge:
         """Return what the head is to read."""
         if push is None or not self.steers:
             return Reads(None, reference=False)
+        if self.after_processors and self.head_rows is not None:
+            return Reads(None, reference=False)  # its own state; few tokens are fused later
         return Reads(push.states, reference=self.after_processors or self.keep_reference)
 
     def scores(
@@ -108,14 +156,14 @@ class Judge:
         """Return the scores to draw from."""
         moved = shown.reference is not None
         reference = shown.logits if shown.reference is None else shown.reference
-        fuse_after = moved and self.after_processors
+        fuse_after = self.steers and shown.push is not None and self.after_processors
         seen = reference if fuse_after else shown.logits
         if self.steers:
             given = reference if self.needs_reference else None
             seen = steering.reweight(shown.step, seen, given)
         processed = self._process(session, input_ids, seen)
         if fuse_after:
-            fused = fuse_survivors(processed, reference, shown.logits, self.temperature)
+            fused = self._fuse(processed, shown)
             return Scored(steering.settle(shown.step, fused, processed), processed)
         if not self.diagnostics:
             return Scored(processed, None)
@@ -126,6 +174,17 @@ class Judge:
         return Scored(
             processed, self._process(session, input_ids, reference) if self.commutes else plain
         )
+
+    def _fuse(
+        self, processed: Float[Tensor, "active vocab"], shown: Shown
+    ) -> Float[Tensor, "active vocab"]:
+        if shown.reference is not None:
+            return fuse_survivors(processed, shown.reference, shown.logits, self.temperature)
+        assert self.head_rows is not None, "without them there is a second projection"
+        assert shown.push is not None, "there is something to fuse"
+        tokens = processed.topk(self.few, sorted=False).indices
+        moves = self.head_rows.change(shown.push.states - shown.step.deep, tokens)
+        return move_survivors(processed, tokens, moves.to(processed.device), self.temperature)
 
     def _process(
         self,

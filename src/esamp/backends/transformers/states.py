@@ -8,10 +8,11 @@ cap, is the model's own code, whatever the family.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -182,6 +183,7 @@ class Parts(NamedTuple):
     """What a method may use of a model; None where it is not what the model does."""
 
     head: Projection | None
+    head_rows: "HeadRows | None"
     norm: Norm | None
 
 
@@ -229,8 +231,10 @@ def check_states(model: PreTrainedModel, layer: int) -> Parts:
         child for child in owner.children() if child in seen and _same(seen[child], hidden[-1])
     ]
     cap = getattr(model.config.get_text_config(decoder=True), "final_logit_softcapping", None)
+    behind = _find_behind(seen["head"], shown.logits, cap)
     return Parts(
-        head=_projection(head, seen["head"], shown.logits, cap),
+        head=None if behind is None else _projection(head, behind, seen["head"].dtype),
+        head_rows=None if behind is None else _head_rows(head, behind),
         norm=_norm(norms[-1], hidden[-1].dtype) if norms else None,
     )
 
@@ -261,31 +265,73 @@ def _check_seen(
         )
 
 
-def _projection(
-    head: nn.Module, raw: Float[Tensor, "1 2 raw"], logits: Float[Tensor, "1 2 vocab"], cap: Any
-) -> Projection | None:
-    """Return the head with what the family does behind it, found by what it did in a probe.
+class _Behind(NamedTuple):
+    """What a family does to the head's output: a scale, then a cap if there is one."""
 
-    That is nothing, a cap, or a scale, which families give different names.
+    scale: float
+    cap: float | None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        values = self.scale * values
+        return values if self.cap is None else self.cap * torch.tanh(values / self.cap)
+
+
+def _find_behind(
+    raw: Float[Tensor, "1 2 raw"], logits: Float[Tensor, "1 2 vocab"], cap: float | None
+) -> _Behind | None:
+    """Return what stands behind the head, found by what it did in a probe.
+
+    That is nothing, a cap, or a scale, which families give different names; None: something else.
     """
     if raw.shape != logits.shape:
         return None
-    dtype, scale = raw.dtype, 1.0
     raw, logits = raw.float(), logits.to(raw.device, torch.float32)
+    capped = _Behind(1.0, cap)
+    if _close(capped(raw), logits):
+        return capped
+    scaled = _Behind(float((raw * logits).sum() / raw.square().sum()), None)
+    return scaled if _close(scaled(raw), logits) else None
 
-    def behind(values: Tensor) -> Tensor:
-        return scale * values if cap is None else cap * torch.tanh(values / cap)
 
-    if not _close(behind(raw), logits):
-        cap, scale = None, float((raw * logits).sum() / raw.square().sum())
-        if not _close(behind(raw), logits):
-            return None
-
+def _projection(head: nn.Module, behind: _Behind, dtype: torch.dtype) -> Projection:
     def project(states: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         # Not the module itself: its hooks, ours among them, belong to the model's own passes.
         return behind(head.forward(states.to(dtype)).float())
 
     return project
+
+
+@dataclass(frozen=True)
+class HeadRows:
+    """The rows of a plain linear head, by token: logits of a few tokens without the others."""
+
+    weight: Float[Tensor, "vocab hidden"]
+    scale: float
+
+    @property
+    def vocab(self) -> int:
+        """How many rows it has."""
+        return len(self.weight)
+
+    def change(
+        self, change: Float[Tensor, "rows hidden"], tokens: Int[Tensor, "rows few"]
+    ) -> Float[Tensor, "rows few"]:
+        """Return by how much some logits of each row change with its state, in fp32.
+
+        A bias cancels. The difference is projected, not the two states, so no digits are lost in
+        logits that are large beside it.
+        """
+        rows = self.weight[tokens.to(self.weight.device)].float()
+        return self.scale * (rows @ change.to(rows.device)[:, :, None])[..., 0]
+
+
+def _head_rows(head: nn.Module, behind: _Behind) -> HeadRows | None:
+    # Subclasses may be quantised, adapted or split over devices; so may the weight.
+    if not isinstance(head, nn.Linear) or type(head) is not nn.Linear:
+        return None
+    if type(head.weight) is not nn.Parameter or head.weight.is_meta or behind.cap is not None:
+        return None
+    return HeadRows(head.weight.detach(), behind.scale)
 
 
 def _norm(norm: nn.Module, dtype: torch.dtype) -> Norm:
