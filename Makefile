@@ -19,8 +19,10 @@ FLOOR_TRANSFORMERS := transformers==5.16.0
 LATEST := .venv-latest
 
 # Tests run in so many processes, each with one thread: torch's threads would fight over the cores.
+# A file's tests stay together, since they share what its fixtures load. Engines take all cores, so
+# their tests run one after another.
 WORKERS ?= 2
-PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadgroup
+PYTEST := -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 PIP := -m pip install --quiet --disable-pip-version-check
 
@@ -37,7 +39,8 @@ demo: $(VENV)/.demo
 		--samples 8 --max-new-tokens 96 --seed 1 --compare
 
 test: $(VENV)/.dev $(FLOOR)/.dev $(LATEST)/.dev
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) -m "not engine"
+	$(BIN)/python -m pytest -m engine
 	$(FLOOR)/bin/python $(PYTEST) tests/backends/transformers -m "not model and not slow"
 	$(LATEST)/bin/python $(PYTEST) tests/backends/transformers -m "not model and not slow"
 

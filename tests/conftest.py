@@ -13,16 +13,6 @@ settings.register_profile("esamp", deadline=None, derandomize=True, max_examples
 settings.load_profile("esamp")
 
 
-def pytest_collection_modifyitems(items):
-    """Say which tests share a process of pytest-xdist: a file's, and all that run real engines.
-
-    A file's tests share what its fixtures load, and two engines would fight over the cores.
-    """
-    for item in items:
-        engines = item.get_closest_marker("engine") or item.path.name == "test_docs.py"
-        item.add_marker(pytest.mark.xdist_group("engines" if engines else item.path.name))
-
-
 @pytest.fixture(autouse=True)
 def global_seed():
     torch.manual_seed(0)
