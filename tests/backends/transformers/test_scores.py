@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
 from backends.transformers.calls import ENDS, FAST, LONG, SHORT, STRONG, drawn, sample
 from backends.transformers.test_session import keep_finished
 from esamp import ESamp, Vanilla
-from esamp.backends.transformers import scores
+from esamp.backends.transformers import scores as module
 from esamp.method import Push, Steering
 from tiny import batch, tiny
 
@@ -208,7 +208,7 @@ def test_few_survivors_are_fused_as_all_are_without_a_second_projection(
     counted = projections(few), projections(all_of_them)
     betas = {"esamp_beta": [0.7, 0.0]}
     output = sample(few, SHORT, LONG, output_scores=True, **options, **betas)
-    monkeypatch.setattr(scores, "find_most_survivors", lambda _: None)
+    monkeypatch.setattr(module, "find_most_survivors", lambda _: None)
     dense = sample(all_of_them, SHORT, LONG, output_scores=True, **options, **betas)
     steps = len(output.scores)
     # One more each: the probe at the start.
@@ -243,4 +243,4 @@ def test_where_the_rows_to_read_are_more_than_the_head_has_it_is_read_whole():
     ],
 )
 def test_how_many_survive_is_known_unless_something_may_bring_tokens_back(processors, most):
-    assert scores.find_most_survivors(LogitsProcessorList(processors)) == most
+    assert module.find_most_survivors(LogitsProcessorList(processors)) == most

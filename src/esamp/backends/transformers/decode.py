@@ -24,7 +24,7 @@ from transformers.integrations.fsdp import is_fsdp_managed_module
 from esamp.backends.transformers.amateur import follow
 from esamp.backends.transformers.output import ESampOutput, Recorder
 from esamp.backends.transformers.rows import Betas, Rows, choose_seed, row_betas
-from esamp.backends.transformers.scores import Judge, find_temperature
+from esamp.backends.transformers.scores import Few, Judge, find_temperature
 from esamp.backends.transformers.session import Session, Shown
 from esamp.backends.transformers.states import Taps, check_states, describe_head
 from esamp.errors import InertWarning, ModelError, UsageError
@@ -94,8 +94,7 @@ class Decoding:
                 self.method,
                 logits_processor,
                 generation_config,
-                parts.head_rows,
-                rows=len(input_ids),
+                Few.of(logits_processor, parts.head_rows, rows=len(input_ids)),
                 diagnostics=self.diagnostics,
                 betas_given=esamp_beta is not None,
             )

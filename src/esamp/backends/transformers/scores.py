@@ -74,6 +74,25 @@ def find_most_survivors(processors: LogitsProcessorList) -> int | None:
     return min(bounds, default=None)
 
 
+class Few(NamedTuple):
+    """Tokens of a row that are fused from as many rows of the head, without a second projection."""
+
+    tokens: int
+    head_rows: HeadRows
+
+    @classmethod
+    def of(
+        cls, processors: LogitsProcessorList, head_rows: HeadRows | None, rows: int
+    ) -> "Few | None":
+        """Return how many; None where survivors may be many, or the head has no rows to read."""
+        most = find_most_survivors(processors)
+        if most is None or head_rows is None:
+            return None
+        # Beyond that, single rows of the head are more to read than the whole.
+        tokens = ROOM_FOR_TIES * most
+        return cls(tokens, head_rows) if rows * tokens <= head_rows.vocab else None
+
+
 class Scored(NamedTuple):
     """What one step draws from, and what it is compared with."""
 
@@ -91,11 +110,8 @@ class Judge:
     """Whether it makes no difference if the processors come before or after fusion."""
     after_processors: bool
     """Whether fusion comes after the processors."""
-    few: int
-    """How many tokens of a row are then fused, from as many rows of the head; 0: all of them, from
-    a second projection."""
-    head_rows: HeadRows | None
-    """None where there are not few."""
+    few: Few | None
+    """What is fused then; None: all tokens, which costs a second projection."""
     steers: bool
     """Whether any row may be steered; if not, the head reads what it always reads."""
     needs_reference: bool
@@ -111,17 +127,12 @@ class Judge:
         method: Method,
         processors: LogitsProcessorList,
         config: GenerationConfig,
-        head_rows: HeadRows | None,
+        few: Few | None,
         *,
-        rows: int,
         diagnostics: bool,
         betas_given: bool,
     ) -> "Judge":
         """Decide once, when the call starts."""
-        few = ROOM_FOR_TIES * (find_most_survivors(processors) or 0)
-        # Beyond that, single rows of the head are more to read than the whole.
-        if head_rows is None or rows * few > head_rows.vocab:
-            few = 0
         commutes = all(isinstance(each, COMMUTE) for each in processors)
         wants_logits = bool(config.return_dict_in_generate and config.output_logits)
         return cls(
@@ -129,7 +140,6 @@ class Judge:
             commutes=commutes,
             after_processors=not commutes and method.truncation == "reference",
             few=few,
-            head_rows=head_rows if few else None,
             # Greedy rows are plain: pushing along the surprise has no meaning for an argmax.
             steers=bool(config.do_sample) and (betas_given or not method.inert),
             needs_reference=method.needs_reference,
@@ -142,7 +152,7 @@ class Judge:
         """Return what the head is to read."""
         if push is None or not self.steers:
             return Reads(None, reference=False)
-        if self.after_processors and self.head_rows is not None:
+        if self.after_processors and self.few is not None:
             return Reads(None, reference=False)  # its own state; few tokens are fused later
         return Reads(push.states, reference=self.after_processors or self.keep_reference)
 
@@ -180,10 +190,10 @@ class Judge:
     ) -> Float[Tensor, "active vocab"]:
         if shown.reference is not None:
             return fuse_survivors(processed, shown.reference, shown.logits, self.temperature)
-        assert self.head_rows is not None, "without them there is a second projection"
+        assert self.few is not None, "without them there is a second projection"
         assert shown.push is not None, "there is something to fuse"
-        tokens = processed.topk(self.few, sorted=False).indices
-        moves = self.head_rows.change(shown.push.states - shown.step.deep, tokens)
+        tokens = processed.topk(self.few.tokens, sorted=False).indices
+        moves = self.few.head_rows.change(shown.push.states - shown.step.deep, tokens)
         return move_survivors(processed, tokens, moves.to(processed.device), self.temperature)
 
     def _process(
