@@ -2,7 +2,7 @@
 
 from vllm import LLM, SamplingParams
 
-from esamp.cli.backend import demo_model
+from esamp.backends.transformers.load import demo_model
 
 
 def main() -> None:

@@ -1,10 +1,6 @@
 """From the word behind `--backend` to a generator."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from esamp.backends.precision import choose_dtype
@@ -37,6 +33,7 @@ def load_generator(
                 chat_template=chat_template,
                 chat_template_kwargs=chat_template_kwargs,
             )
+    from esamp.backends.transformers.load import demo_model
     from esamp.backends.vllm.generator import VllmGenerator
 
     with only_data_on_stdout(), model_loading():
@@ -46,26 +43,3 @@ def load_generator(
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs,
         )
-
-
-def demo_model() -> str:
-    """Return the demo model as vLLM reads it: a folder of ours, or its Hub id without the wheel."""
-    from esamp.backends.transformers.load import DEMO_MODEL, demo_gguf, save_demo_model
-
-    if demo_gguf() is None:
-        return DEMO_MODEL
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esamp"
-    folder = cache / "SmolLM2-135M-Instruct"
-    if not folder.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        # Whole or not at all: it may be interrupted, or run twice at a time.
-        fresh = Path(tempfile.mkdtemp(dir=cache))
-        try:
-            save_demo_model(fresh)
-            fresh.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    return str(folder)

