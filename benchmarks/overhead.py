@@ -1,24 +1,20 @@
-"""Print the tables of docs/overhead.md: what ESamp costs within vLLM, on paper.
+"""Print the tables of docs/overhead.md: what ESamp costs within vLLM on GPUs, on paper.
 
-python docs/overhead.py
+python benchmarks/overhead.py
 
-Everything here follows from bytes and FLOPs; nothing is measured. A GB is 10⁹ bytes.
+Everything here follows from bytes and FLOPs (parts.py); nothing is measured. A GB is 10⁹ bytes.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
-BF16, FP32 = 2, 4
+from parts import BF16, FEATURES, FP32, PARTS, Part, Rates, carry, state_bytes, table, total
+from parts import truncated as second_projection
+
 CONTEXT = 1024
 """Tokens that a row attends to."""
-FEATURES = 272
-"""Of the recursive distiller: 256 random ones and the bias, padded to a multiple of 16."""
-BLOCK = 16
-"""Rows of a group that the recursive distiller absorbs at once."""
-WIDTH = 384
-"""Inner width of the paper's network."""
 MAX_GROUPS = 256
 KV_SHARE = 0.92
 """Part of the card that vLLM uses: its default of `gpu_memory_utilization`."""
@@ -30,13 +26,9 @@ GOAL, GOAL_HIDDEN = 0.02, 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
-class Card:
+class Card(Rates):
     """Peaks of a GPU, from the vendor's data sheet; dense, tensor cores with fp32 accumulate."""
 
-    name: str
-    bandwidth: float
-    bf16: float
-    fp32: float
     memory: float
 
 
@@ -93,26 +85,9 @@ class Shape:
         return self.prompts * self.samples
 
 
-@dataclass(frozen=True)
-class Part:
-    """Something that runs after what stands before it."""
-
-    name: str
-    bytes: float
-    flops: float = 0.0
-    kernels: int = 0
-    tensor_cores: bool = False
-    learning: bool = False
-
-    def seconds(self, card: Card) -> float:
-        """Return the roofline: bytes at full bandwidth or FLOPs at peak, what is longer."""
-        peak = card.bf16 if self.tensor_cores else card.fp32
-        return max(self.bytes / card.bandwidth, self.flops / peak)
-
-
 CARDS = (
-    Card(name="4090", bandwidth=1.008e12, bf16=165e12, fp32=82.6e12, memory=24 * 2**30),
-    Card(name="H100", bandwidth=3.35e12, bf16=989e12, fp32=67e12, memory=80 * 2**30),
+    Card(name="4090", bandwidth=1.008e12, half=165e12, fp32=82.6e12, memory=24 * 2**30),
+    Card(name="H100", bandwidth=3.35e12, half=989e12, fp32=67e12, memory=80 * 2**30),
 )
 QWEN2 = Model(
     name="Qwen2.5-7B", hidden=3584, layers=28, vocab=152064, heads=28, kv_heads=4, head_size=128,
@@ -135,55 +110,14 @@ def engine(model: Model, rows: int) -> list[Part]:
     read = BF16 * (model.read + rows * model.vocab)
     keys = 4 * rows * CONTEXT * model.layers * model.heads * model.head_size
     return [
-        Part("weights", read, 2 * rows * model.read, tensor_cores=True),
-        Part("attention", rows * CONTEXT * model.kv_bytes, keys, tensor_cores=True),
+        Part("weights", "engine", read, 2 * rows * model.read, half=True),
+        Part("attention", "engine", rows * CONTEXT * model.kv_bytes, keys, half=True),
     ]
 
 
-def carry(hidden: int, rows: int) -> Part:
-    """Return what brings both states to the distiller and the pushed one to the head.
-
-    In passes over the rows' fp32 states: sum of the first block's output and its residual stream
-    1.5, concat 2, gather 1, split 2, to fp32 3, to bf16 1.5.
-    """
-    return Part("carry", 11 * FP32 * rows * hidden, kernels=18)
-
-
-def mix(hidden: int, rows: int) -> Part:
-    """Return what follows predict; in passes: residual 3, push 5, three norms 3, choice 3."""
-    return Part("mix", 14 * FP32 * rows * hidden, kernels=24)
-
-
-def mean(hidden: int, rows: int, groups: int) -> list[Part]:
-    """Return the running mean: a row of numbers per group."""
-    state, states = FP32 * groups * hidden, FP32 * rows * hidden
-    return [
-        carry(hidden, rows),
-        Part("predict", 4 * state + states, kernels=6),
-        mix(hidden, rows),
-        Part("learn", 6 * state + 5 * states, kernels=24, learning=True),
-    ]
-
-
-def recursive(hidden: int, rows: int, groups: int) -> list[Part]:
-    """Return ridge regression: B and P are updated a block; learn has φ and error from predict."""
-    width = FEATURES
-    weights, inverse = FP32 * groups * width * hidden, FP32 * groups * width * width
-    states, projection = FP32 * rows * hidden, FP32 * hidden * FEATURES
-    block = min(BLOCK, -(-rows // groups))
-    blocks = -(-rows // (groups * BLOCK))
-    project = 2 * rows * hidden * FEATURES
-    through = 2 * rows * width * hidden
-    solve = 4 * rows * block * width + 4 * rows * width * width
-    absorb = blocks * (2 * weights + 3 * inverse) + (blocks - 1) * weights + 4 * states
-    return [
-        carry(hidden, rows),
-        Part("features", 6 * states + projection, project, kernels=9),
-        Part("predict", weights + states, through, kernels=3),
-        mix(hidden, rows),
-        Part("pack and mask", 5 * states, kernels=17, learning=True),
-        Part("absorb", absorb, through + solve, kernels=14 * blocks, learning=True),
-    ]
+def own(distiller: str, hidden: int, rows: int, groups: int) -> list[Part]:
+    """Return all parts of ESamp within vLLM, without truncation."""
+    return [carry("vllm", hidden, rows), *PARTS[distiller](hidden, rows, groups)]
 
 
 def least(hidden: int, rows: int, groups: int) -> list[Part]:
@@ -191,67 +125,16 @@ def least(hidden: int, rows: int, groups: int) -> list[Part]:
 
     Both states and the pushed one pass once, deep and the residual once more to be learnt from.
     """
-    width = FEATURES
-    state = FP32 * groups * width * (hidden + width)
+    state = FP32 * groups * FEATURES * (hidden + FEATURES)
     states = FP32 * rows * hidden
-    return [Part("least", 3 * state + 3.5 * states + FP32 * hidden * FEATURES)]
-
-
-def mlp(hidden: int, rows: int, groups: int) -> list[Part]:
-    """Return the paper's network; each operation of Adam passes over all weights.
-
-    Learning, in passes: forward 1, gradients 1 of weights and 2/3 of states, gathering them 6,
-    norm, clip and Adam 29.
-    """
-    weights, states = FP32 * groups * network(hidden), FP32 * rows * hidden
-    through = 2 * rows * network(hidden)
-    learn = (37 + 2 / 3) * weights + 50 * states
-    return [
-        carry(hidden, rows),
-        Part("predict", weights + 16 * states, through, kernels=14),
-        mix(hidden, rows),
-        Part("learn", learn, (2 + 2 / 3) * through, kernels=104, learning=True),
-    ]
-
-
-def second_projection(model: Model, rows: int) -> list[Part]:
-    """Return what `truncation="reference"` adds: the head again, and fusion over the vocabulary.
-
-    Fusion, in bytes per row and token: two conversions to fp32 12, difference 12, sum 12, cut 9,
-    choice of rows 12.
-    """
-    read = BF16 * (model.head + rows * model.vocab)
-    return [
-        Part("second projection", read, 2 * rows * model.head, kernels=1, tensor_cores=True),
-        Part("survivors", 57 * rows * model.vocab, kernels=6),
-    ]
-
-
-def network(hidden: int) -> int:
-    """Return the weights of the paper's network."""
-    return 2 * 3 * hidden * WIDTH
-
-
-def state_bytes(distiller: str, hidden: int) -> int:
-    """Return the state of a group, as the package's `state_bytes` does."""
-    width = FEATURES
-    numbers = {
-        "mean": hidden + 1,
-        "recursive": width * hidden + width * width,
-        "mlp": 4 * network(hidden) + 1,
-    }
-    return FP32 * numbers[distiller]
-
-
-def total(parts: Sequence[Part], card: Card, launch: float = 0.0) -> float:
-    """Return seconds of parts one after another, each kernel delayed by a launch."""
-    return sum(part.seconds(card) + part.kernels * launch for part in parts)
+    return [Part("least", "learn", 3 * state + 3.5 * states + FP32 * hidden * FEATURES)]
 
 
 def share(parts: Sequence[Part], model: Model, rows: int, card: Card) -> tuple[float, float]:
     """Return own time over the engine's step: with queued kernels, and with exposed launches."""
     step = total(engine(model, rows), card)
-    return total(parts, card, QUEUED) / step, total(parts, card, EXPOSED) / step
+    queued, exposed = (replace(card, kernel=each) for each in (QUEUED, EXPOSED))
+    return total(parts, queued) / step, total(parts, exposed) / step
 
 
 def room(model: Model, card: Card, state: float) -> float:
@@ -274,11 +157,6 @@ def percent(shares: tuple[float, float], goal: float) -> str:
     return (low if low == high else f"{low}–{high}") + mark
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
-
-
 def steps_table() -> str:
     """Write the engine's step."""
     rows = []
@@ -297,7 +175,7 @@ def parts_table() -> str:
     model = QWEN3
     cells = list(product(CARDS, SHAPES))
     columns = [
-        [(part, card) for part in recursive(model.hidden, shape.rows, shape.prompts)]
+        [(part, card) for part in own("recursive", model.hidden, shape.rows, shape.prompts)]
         for card, shape in cells
     ]
     rows = [
@@ -317,11 +195,11 @@ def shares_table() -> str:
     rows = []
     for model, card, shape in product(MODELS, CARDS, SHAPES):
         cells = []
-        for name, parts in (("mean", mean), ("recursive", recursive), ("mlp", mlp)):
+        for name in PARTS:
             groups = shape.prompts if name == "mlp" else MAX_GROUPS
             state = groups * state_bytes(name, model.hidden)
-            own = parts(model.hidden, shape.rows, shape.prompts)
-            cell = percent(share(own, model, shape.rows, card), GOAL)
+            parts = own(name, model.hidden, shape.rows, shape.prompts)
+            cell = percent(share(parts, model, shape.rows, card), GOAL)
             cells.append(cell if fits(model, card, shape.rows, state) else f"({cell})")
         rows.append([model.name, card.name, shape.name, *cells])
     return table(["model", "card", "shape", "mean", "recursive", "mlp"], rows)
@@ -332,13 +210,13 @@ def variants_table() -> str:
     rows = []
     for model, card, shape in product(MODELS, CARDS, SHAPES):
         count = shape.rows
-        own = recursive(model.hidden, count, shape.prompts)
+        usual = own("recursive", model.hidden, count, shape.prompts)
         arms: list[tuple[list[Part], float]] = [
             (least(model.hidden, count, shape.prompts), GOAL),
-            ([part for part in own if not part.learning], GOAL_HIDDEN),
-            (own + second_projection(model, count), GOAL),
-            (recursive(model.hidden, count, 1), GOAL),
-            (mlp(model.hidden, count, 1), GOAL),
+            ([part for part in usual if part.stage != "learn"], GOAL_HIDDEN),
+            (usual + second_projection("vllm", model.hidden, model.vocab, count), GOAL),
+            (own("recursive", model.hidden, count, 1), GOAL),
+            (own("mlp", model.hidden, count, 1), GOAL),
         ]
         cells = [percent(share(parts, model, count, card), goal) for parts, goal in arms]
         rows.append([model.name, card.name, shape.name, *cells])
@@ -349,7 +227,7 @@ def variants_table() -> str:
 def state_table() -> str:
     """Write bytes of state."""
     rows = []
-    for name, model in product(("mean", "recursive", "mlp"), MODELS):
+    for name, model in product(PARTS, MODELS):
         size = state_bytes(name, model.hidden)
         rows.append([name, model.name, f"{size / 1e6:.2f}"])
         rows[-1] += [f"{groups * size / 1e9:.2f}" for groups in (32, MAX_GROUPS)]
@@ -379,7 +257,9 @@ def paper_table() -> str:
     for shape, (plain, steered, loss) in zip(SHAPES, figures, strict=True):
         step = total(engine(model, shape.rows), card)
         steps = [f"{1e3 * shape.rows / plain:.1f}", f"{1e3 * step:.1f}"]
-        shared = percent(share(mlp(model.hidden, shape.rows, 1), model, shape.rows, card), GOAL)
+        shared = percent(
+            share(own("mlp", model.hidden, shape.rows, 1), model, shape.rows, card), GOAL
+        )
         rows.append([shape.name, f"{plain}", f"{steered}", loss, *steps, shared])
     head = ["shape", "plain", "ESamp", "loss", "its step, ms", "step on paper, ms", "mlp, shared"]
     return table(head, rows)
