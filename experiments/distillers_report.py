@@ -109,7 +109,7 @@ def summarise(arms: Arms, name: str, arm: Arm) -> dict[str, Any]:
 def rounded(found: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
     """Return numbers with four digits behind the point."""
     return {
-        key: {end: None if x is None else round(x, 4) for end, x in each.items()}
+        key: {end: None if x is None else round(x, 4) + 0.0 for end, x in each.items()}
         for key, each in found.items()
     }
 

@@ -135,9 +135,13 @@ class Explorer(Steering):
 
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Teach the distillers every unfinished row whose states are finite."""
+        self.bank.learn(step.shallow, step.deep, self.taught(step), step.layout)
+
+    def taught(self, step: Step) -> Bool[Tensor, " rows"]:
+        """Return which rows are learnt from."""
         # The length, not the entries: a state may be finite and its square not.
-        finite = step.shallow.norm(dim=-1).isfinite() & step.deep.norm(dim=-1).isfinite()
-        self.bank.learn(step.shallow, step.deep, self._steered(step) & finite, step.layout)
+        lengths = step.shallow.norm(dim=-1) + step.deep.norm(dim=-1)
+        return self._steered(step) & torch.isfinite(lengths)
 
     @staticmethod
     def _steered(step: Step) -> Bool[Tensor, " rows"]:

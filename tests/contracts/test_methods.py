@@ -7,9 +7,12 @@ from esamp.baselines import (
     ContrastiveDecoding,
     Fire,
     FrequencyPenalty,
+    Frozen,
     GaussianNoise,
     Moderated,
+    Neighbour,
     OverRIDE,
+    Part,
     Sharpening,
     Subtraction,
     VocabularySpace,
@@ -47,7 +50,15 @@ MODERATED = {
         beta_halflife=16.0,
     ),
 }
-JUDGING = ESAMP | NOISE | SUBTRACTION | VOCABULARY | MODERATED
+PARTS = {
+    f"part-{kept}": Part(esamp=ESAMP["esamp-recursive"], kept=kept)
+    for kept in ("deep", "mean", "rest")
+}
+NEIGHBOUR = {f"neighbour-{name}": Neighbour(esamp=each) for name, each in ESAMP.items()}
+FROZEN = {f"frozen-{name}": Frozen(esamp=each, after=2) for name, each in ESAMP.items()}
+LATE = SUBTRACTION | PARTS
+"""They push nothing as long as nothing is predicted."""
+JUDGING = ESAMP | NOISE | LATE | VOCABULARY | MODERATED | NEIGHBOUR | FROZEN
 """They push states and give each a novelty."""
 PUSHING = JUDGING | {"sharpening": Sharpening(beta=0.5)}
 OVERRIDE = {
@@ -73,6 +84,9 @@ INERT = {
     "esamp-0": OFF,
     "noise-0": GaussianNoise(esamp=OFF),
     "subtraction-0": Subtraction(esamp=OFF),
+    "part-0": Part(esamp=OFF),
+    "neighbour-0": Neighbour(esamp=OFF),
+    "frozen-0": Frozen(esamp=OFF),
     "kl-budget-0": Moderated(esamp=OFF, budget=0.05, gate=2.0),
     "clip-0": Moderated(esamp=OFF, reach=0.1, warm_up=4, beta_halflife=8.0),
     "sharpening-0": Sharpening(beta=0.0),
@@ -109,8 +123,7 @@ def test_steered_are_the_unfinished_rows_after_their_first_token(method):
     for turn in decode(method):
         steered = turn.step.unfinished & (turn.step.positions > 0)
         moved = (turn.push.states != turn.step.deep).any(dim=-1)
-        # Subtraction pushes nothing as long as nothing is predicted.
-        still = moved if method in SUBTRACTION.values() else steered
+        still = moved if method in LATE.values() else steered
         assert torch.equal(moved, steered & still)
         if method in JUDGING.values():
             assert torch.equal(turn.push.novelty.isfinite(), steered)
@@ -142,9 +155,10 @@ def test_the_same_seed_gives_the_same_samples_also_from_settings_used_before(met
     assert any(transcript(first, sample) != transcript(other, sample) for sample in range(5))
 
 
-@each({name: method for name, method in ALL.items() if name not in NOISE | OVERRIDE})
+@each({name: each for name, each in ALL.items() if name not in NOISE | OVERRIDE | NEIGHBOUR})
 def test_other_groups_do_not_change_a_groups_samples(method):
-    """Property 13. (Noise is drawn for the whole call, and OverRIDE's heads are the call's.)"""
+    """Property 13. Noise is drawn for the whole call, OverRIDE's heads are the call's, and a
+    neighbour is the point of that control."""
     if method.scope == "shared":
         pytest.skip("all rows are one group")
     crowd = decode(method)

@@ -3,8 +3,11 @@
 from esamp.baselines.contrastive import ContrastiveDecoding as ContrastiveDecoding
 from esamp.baselines.fire import Fire as Fire
 from esamp.baselines.frequency import FrequencyPenalty as FrequencyPenalty
+from esamp.baselines.frozen import Frozen as Frozen
+from esamp.baselines.neighbour import Neighbour as Neighbour
 from esamp.baselines.noise import GaussianNoise as GaussianNoise
 from esamp.baselines.override import OverRIDE as OverRIDE
+from esamp.baselines.part import Part as Part
 from esamp.baselines.sharpening import Sharpening as Sharpening
 from esamp.baselines.strength import Moderated as Moderated
 from esamp.baselines.subtraction import Subtraction as Subtraction
