@@ -11,7 +11,7 @@ from typing import Literal
 BF16, FP32 = 2, 4
 FEATURES = 272
 """Of the recursive distiller: 256 random ones and the bias, padded to a multiple of 16."""
-BLOCK = 16
+BLOCK = 64
 """Rows of a group that the recursive distiller absorbs at once."""
 WIDTH = 384
 """Inner width of the paper's network."""
@@ -73,7 +73,7 @@ def carry(backend: Backend, hidden: int, rows: int, size: int = BF16) -> Part:
 
 def mix(hidden: int, rows: int) -> Part:
     """Return what follows predict; in passes: residual 3, push 5, three norms 3, choice 3."""
-    return Part("mix", "mix", 14 * FP32 * rows * hidden, kernels=24)
+    return Part("mix", "mix", 14 * FP32 * rows * hidden, kernels=20)
 
 
 def mean(hidden: int, rows: int, groups: int) -> list[Part]:
@@ -82,7 +82,7 @@ def mean(hidden: int, rows: int, groups: int) -> list[Part]:
     return [
         Part("predict", "predict", 5 * state + states, kernels=6),
         mix(hidden, rows),
-        Part("learn", "learn", 4 * state + 5 * states, kernels=22),
+        Part("learn", "learn", 4 * state + 5 * states, kernels=18),
     ]
 
 
@@ -102,7 +102,7 @@ def recursive(hidden: int, rows: int, groups: int, block: int = BLOCK) -> list[P
         Part("features", "predict", 6 * states + projection, project, kernels=9),
         Part("predict", "predict", weights + states, through, kernels=3),
         mix(hidden, rows),
-        Part("pack and mask", "learn", 5 * states, kernels=17),
+        Part("pack and mask", "learn", 5 * states, kernels=13),
         Part("absorb", "learn", absorb, through + again + solve, kernels=14 * blocks),
     ]
 
@@ -119,7 +119,7 @@ def mlp(hidden: int, rows: int, groups: int) -> list[Part]:
     return [
         Part("predict", "predict", weights + 16 * states, through, kernels=12),
         mix(hidden, rows),
-        Part("learn", "learn", learn, (2 + 2 / 3) * through, kernels=106),
+        Part("learn", "learn", learn, (2 + 2 / 3) * through, kernels=102),
     ]
 
 

@@ -26,7 +26,7 @@ from steps import no_tokens, random_states, random_step
 ROOT = Path(__file__).parent.parent
 HIDDEN = 4096
 SHAPES = pytest.mark.parametrize(
-    ("groups", "samples"), [(1, 1), (32, 1), (8, 16), (32, 16), (1, 48)]
+    ("groups", "samples"), [(1, 1), (32, 1), (8, 16), (32, 16), (1, 128)]
 )
 DISTILLERS = pytest.mark.parametrize(
     "distiller",

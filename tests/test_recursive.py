@@ -5,7 +5,7 @@ import torch
 
 from esamp.errors import UsageError
 from esamp.layout import Layout
-from esamp.recursive import RecursiveDistiller
+from esamp.recursive import BLOCK, LEAST_RIDGE, RecursiveDistiller
 from steps import random_states
 
 HIDDEN = 48
@@ -73,8 +73,8 @@ def test_weights_are_the_batch_ridge_solution(features, steps):
     "groups",
     [
         pytest.param([1, 0, 1, 1, 0, 3], id="ragged, group 2 without a row"),
-        pytest.param([0] * 17 + [1] * 3, id="one row more than a block"),
-        pytest.param([1, 0] * 3 + [0] * 37, id="three blocks"),
+        pytest.param([0] * (BLOCK + 1) + [1] * 3, id="one row more than a block"),
+        pytest.param([1, 0] * 3 + [0] * (2 * BLOCK + 5), id="three blocks"),
     ],
 )
 def test_every_group_solves_its_own_taught_rows(groups):
@@ -161,11 +161,12 @@ def test_a_ridge_that_fp32_cannot_hold_is_refused():
         RecursiveDistiller(ridge=0.001)
 
 
-def test_the_least_ridge_stays_sane_on_states_with_a_strong_common_part():
-    hidden, layout = 48, Layout.of([0] * 16, 1)
-    bank = RecursiveDistiller(ridge=0.01).open(1, hidden, "cpu")
-    taught, common = torch.ones(16, dtype=torch.bool), 3 * random_states(1, hidden, seed=999)
+@pytest.mark.parametrize("rows", [16, BLOCK, 2 * BLOCK])
+def test_the_least_ridge_stays_sane_on_states_with_a_strong_common_part(rows):
+    hidden, layout = 48, Layout.of([0] * rows, 1)
+    bank = RecursiveDistiller(ridge=LEAST_RIDGE).open(1, hidden, "cpu")
+    taught, common = torch.ones(rows, dtype=torch.bool), 3 * random_states(1, hidden, seed=999)
     for step in range(200):
-        shallow = random_states(16, hidden, seed=2 * step) + common
-        bank.learn(shallow, random_states(16, hidden, seed=2 * step + 1), taught, layout)
+        shallow = random_states(rows, hidden, seed=2 * step) + common
+        bank.learn(shallow, random_states(rows, hidden, seed=2 * step + 1), taught, layout)
         assert bank.predict(shallow, layout).abs().max() < 10

@@ -117,7 +117,7 @@ class Explorer(Steering):
         novelty = residual.norm(dim=-1) / step.deep.norm(dim=-1)
         beta = self.strength(step, novelty)
         pushed = push_states(step.deep, residual, beta)
-        usable = self._steered(step) & pushed.norm(dim=-1).isfinite() & novelty.isfinite()
+        usable = self._steered(step) & torch.isfinite(pushed.norm(dim=-1) + novelty)
         states = torch.where((usable & (beta > 0))[:, None], pushed, step.deep)
         return Push(states, torch.where(usable, novelty, torch.nan))
 

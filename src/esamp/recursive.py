@@ -19,7 +19,7 @@ from torch import Tensor
 from esamp.errors import UsageError
 from esamp.layout import Layout
 
-BLOCK = 16
+BLOCK = 64
 """Rows of a group absorbed at once; more are absorbed block after block, which is exact."""
 
 ALIGN = 16
