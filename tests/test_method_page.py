@@ -10,7 +10,7 @@ from esamp.distiller import MeanDistiller
 from esamp.explorer import ESamp, Explorer
 from esamp.fusion import fuse_logits, fuse_survivors, push_states
 from esamp.layout import Layout
-from esamp.recursive import LEAST_RIDGE, RecursiveDistiller
+from esamp.recursive import BLOCK, LEAST_RIDGE, RecursiveDistiller
 from esamp.sampling import top_k, top_p
 from steps import no_tokens, random_states, random_step
 
@@ -194,9 +194,9 @@ def test_padding_keeps_its_prior_and_has_no_weight():
 def test_numbers_of_the_limits_of_fp32():
     rounding = 2.0**-24
     features = RecursiveDistiller().features + 1
-    least = rounding * ROWS * features
+    least = rounding * BLOCK * features
     assert f"{rounding:.0e}".replace("e-0", "e-") == "6e-8"
-    stands(f"6e-8·{ROWS}·{features} = {1e4 * least:.1f}e-4", f"below {LEAST_RIDGE}")
+    stands(f"6e-8·{BLOCK}·{features} = {1e4 * least:.1f}e-4", f"below {LEAST_RIDGE}")
     assert least < 0.001 < LEAST_RIDGE
 
 
