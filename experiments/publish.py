@@ -9,15 +9,16 @@ those of `esamp report`; the whole page, with samples, is some megabytes.
 import argparse
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
 
-from esamp.report.arms import label_arms, marks
+from esamp.report.arms import Mark, label_arms, marks
 from esamp.report.frontier import frontier
 from esamp.report.results import results
 from esamp.report.runs import Run, read_run
+from esamp.report.svg import LINE, mark, tag, width_of
 from esamp.report.tables import Cell, Grid, difference_grid, keys_of, lift_grid
 
 MARGIN = 12
@@ -42,29 +43,50 @@ def markdown(grid: Grid) -> str:
     return f"## {grid.title}\n\n{table}\n"
 
 
-def alone(page: str) -> str:
-    """Return the first drawing of a page's part as a file of its own, with the page's style."""
+def alone(page: str, families: Mapping[str, Mark]) -> str:
+    """Return the first drawing of a page's part as a file of its own.
+
+    It has the page's style within, and below it the names of the families.
+    """
     found = re.search(r"<svg(.*?)>(.*?)</svg>", page, re.DOTALL)
     assert found is not None, "a figure has a drawing"
     style = files("esamp.report").joinpath("style.css").read_text(encoding="utf-8")
-    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', found[1]).groups()
-    box = f'viewBox="{-MARGIN} {-MARGIN} {float(width) + 2 * MARGIN} {float(height) + 2 * MARGIN}"'
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', found[1])
+    assert size is not None, "a drawing has a size"
+    width, height = float(size[1]), float(size[2])
+    names, below = legend(families, width, height)
+    box = f'viewBox="{-MARGIN} {-MARGIN} {width + 2 * MARGIN:g} {below + 2 * MARGIN:g}"'
     head = re.sub(r'viewBox="[^"]*"', box, found[1])
     # What the page gives its drawings by where they stand.
     ours = "svg { background: var(--card); font-family: system-ui, sans-serif; }"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg"{head}>'
-        f"<style>{style}\n{ours}</style>{found[2]}</svg>\n"
+        f"<style>{style}\n{ours}</style>{found[2]}{names}</svg>\n"
     )
+
+
+def legend(families: Mapping[str, Mark], width: float, top: float) -> tuple[str, float]:
+    """Return the families and their marks, line after line, and where they end."""
+    parts, x, y = [], 0.0, top + LINE
+    for family, drawn in families.items():
+        room = width_of(family) + 3 * LINE
+        if x > 0 and x + room > width:
+            x, y = 0.0, y + LINE
+        parts.append(mark(drawn.shape, x + 6, y - 4, 4.5, class_=f"dot {drawn.colour}"))
+        parts.append(tag("text", family, x=x + LINE, y=y))
+        x += room
+    return "".join(parts), y
 
 
 def figures(run: Run) -> Iterator[tuple[str, str]]:
     """Return each frontier's title and drawing."""
     labels = label_arms([arm.name for arm in run.arms])
+    families = marks(labels)
     for pair in product(keys_of(run.arms, "vendi"), keys_of(run.arms, "perplexity")):
-        picture = frontier("frontier", run.arms, pair, labels, marks(labels))
+        picture = frontier("frontier", run.arms, pair, labels, families)
         if picture is not None:
-            yield f"Vendi under {pair[0]}, perplexity under {pair[1]}", alone(str(picture))
+            title = f"Vendi under {pair[0]}, perplexity under {pair[1]}"
+            yield title, alone(str(picture), families)
 
 
 def publish(folder: Path, out: Path) -> None:

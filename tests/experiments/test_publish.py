@@ -13,6 +13,8 @@ sys.path.append(str(Path(__file__).parents[2] / "experiments"))
 
 from publish import publish
 
+from esamp.report.arms import label_arms, marks
+
 
 @pytest.fixture(params=[False, True], ids=["open-ended", "verifiable"])
 def run(request, tmp_path):
@@ -41,5 +43,7 @@ def test_drawings_stand_alone(run):
     for path in drawings:
         root = ElementTree.fromstring(path.read_text())
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
-        marks = [each for each in root.iter() if "dot" in each.get("class", "").split()]
-        assert len(marks) == len(ARMS)
+        families = marks(label_arms(ARMS))
+        dots = [each for each in root.iter() if "dot" in each.get("class", "").split()]
+        assert len(dots) == len(ARMS) + len(families)
+        assert set(families) <= {each.text for each in root.iter()}
