@@ -26,7 +26,7 @@ class Calibrated:
 
 
 def calibrate(entropy_at: Callable[[float], float], target: float) -> Calibrated:
-    """Find a temperature by bisection of its logarithm: entropy rises with temperature.
+    """Find a temperature by bracketing and interpolation: entropy rises with temperature.
 
     The nearest of at most `MOST` tries is returned; it says how near it is.
 
@@ -35,7 +35,7 @@ def calibrate(entropy_at: Callable[[float], float], target: float) -> Calibrated
             temperatures give equal results.
         target: The entropy wanted, in nats a token.
     """
-    low, high = COLDEST, HOTTEST
+    colder, hotter = None, None
     temperature, best = 1.0, None
     for _ in range(MOST):
         found = Calibrated(
@@ -47,10 +47,31 @@ def calibrate(entropy_at: Callable[[float], float], target: float) -> Calibrated
             best = found
         if _miss(found) <= TOLERANCE * abs(target):
             break
-        low, high = (temperature, high) if found.entropy < target else (low, temperature)
-        temperature = math.sqrt(low * high)
+        colder, hotter = (found, hotter) if found.entropy < target else (colder, found)
+        temperature = _next(colder, hotter)
+        if round(temperature, 4) == found.temperature:
+            break  # the end of the range
     assert best is not None, "there is a first try"
     return best
+
+
+def _next(colder: Calibrated | None, hotter: Calibrated | None) -> float:
+    """Return a temperature between two tries, or half or twice the one that there is.
+
+    Between them entropy goes about as a power of the temperature.
+    """
+    if colder is None:
+        assert hotter is not None, "there is a try"
+        return max(hotter.temperature / 2, COLDEST)
+    if hotter is None:
+        return min(colder.temperature * 2, HOTTEST)
+    share = 0.5
+    if colder.entropy > 0:
+        whole = math.log(hotter.entropy / colder.entropy)
+        # Not too near to either end, which noise may have put on the wrong side.
+        share = min(max(math.log(colder.target / colder.entropy) / whole, 0.1), 0.9)
+    between: float = colder.temperature ** (1 - share) * hotter.temperature**share
+    return between
 
 
 def _miss(found: Calibrated) -> float:
