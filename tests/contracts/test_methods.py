@@ -13,6 +13,7 @@ from esamp.baselines import (
     Neighbour,
     OverRIDE,
     Part,
+    RandomSteering,
     Sharpening,
     Subtraction,
     VocabularySpace,
@@ -52,7 +53,7 @@ MODERATED = {
 }
 PARTS = {
     f"part-{kept}": Part(esamp=ESAMP["esamp-recursive"], kept=kept)
-    for kept in ("deep", "mean", "rest")
+    for kept in ("deep", "mean", "rest", "across")
 }
 NEIGHBOUR = {f"neighbour-{name}": Neighbour(esamp=each) for name, each in ESAMP.items()}
 FROZEN = {f"frozen-{name}": Frozen(esamp=each, after=2) for name, each in ESAMP.items()}
@@ -60,7 +61,11 @@ LATE = SUBTRACTION | PARTS
 """They push nothing as long as nothing is predicted."""
 JUDGING = ESAMP | NOISE | LATE | VOCABULARY | MODERATED | NEIGHBOUR | FROZEN
 """They push states and give each a novelty."""
-PUSHING = JUDGING | {"sharpening": Sharpening(beta=0.5)}
+PUSHING = JUDGING | {
+    "sharpening": Sharpening(beta=0.5),
+    "random-steering": RandomSteering(),
+    "random-steering-3": RandomSteering(lasting=3),
+}
 OVERRIDE = {
     "override": OverRIDE(rank=4, learning_rate=0.05),
     "override-2": OverRIDE(heads=2, rank=4, learning_rate=0.05),
@@ -89,6 +94,7 @@ INERT = {
     "frozen-0": Frozen(esamp=OFF),
     "kl-budget-0": Moderated(esamp=OFF, budget=0.05, gate=2.0),
     "clip-0": Moderated(esamp=OFF, reach=0.1, warm_up=4, beta_halflife=8.0),
+    "random-steering-0": RandomSteering(beta=0.0),
     "sharpening-0": Sharpening(beta=0.0),
     "override-0": OverRIDE(strength=0.0),
     "contrastive-0": ContrastiveDecoding(amateur="layers:1", beta=0.0, alpha=0.0),

@@ -1,5 +1,6 @@
 import json
 from dataclasses import dataclass
+from typing import get_args
 
 import pytest
 from hypothesis import assume, given
@@ -16,11 +17,13 @@ from esamp.baselines import (
     Neighbour,
     OverRIDE,
     Part,
+    RandomSteering,
     Sharpening,
     Subtraction,
     TreeOfThoughts,
     VocabularySpace,
 )
+from esamp.baselines.part import Kept
 from esamp.evals.arms import MATCHED, WORDS, Arm, parse_arm
 from esamp.generation import Sampling
 
@@ -73,6 +76,7 @@ from esamp.generation import Sampling
         ),
         ("fire(within=kl-budget)", Arm(method=Fire(within=Moderated(budget=0.1)))),
         ("sharpening(beta=1)", Arm(method=Sharpening(beta=1.0))),
+        ("random-steering(lasting=8)", Arm(method=RandomSteering(lasting=8))),
         ("part(kept=mean)", Arm(method=Part(kept="mean"))),
         ("neighbour(beta=1)", Arm(method=Neighbour(esamp=ESamp(beta=1.0)))),
         ("frozen(after=4)", Arm(method=Frozen(after=4))),
@@ -149,7 +153,8 @@ METHODS = st.one_of(
     ESAMPS,
     st.builds(GaussianNoise, esamp=ESAMPS),
     st.builds(Subtraction, esamp=ESAMPS),
-    st.builds(Part, esamp=ESAMPS, kept=st.sampled_from(["deep", "mean", "rest"])),
+    st.builds(RandomSteering, beta=st.floats(0, 4), lasting=st.integers(0, 99)),
+    st.builds(Part, esamp=ESAMPS, kept=st.sampled_from(get_args(Kept))),
     st.builds(Neighbour, esamp=ESAMPS),
     st.builds(Frozen, esamp=ESAMPS, after=COUNTS),
     st.builds(

@@ -8,6 +8,7 @@ from esamp.baselines.neighbour import Neighbour as Neighbour
 from esamp.baselines.noise import GaussianNoise as GaussianNoise
 from esamp.baselines.override import OverRIDE as OverRIDE
 from esamp.baselines.part import Part as Part
+from esamp.baselines.random_steering import RandomSteering as RandomSteering
 from esamp.baselines.sharpening import Sharpening as Sharpening
 from esamp.baselines.strength import Moderated as Moderated
 from esamp.baselines.subtraction import Subtraction as Subtraction

@@ -6,6 +6,8 @@ The residual is the sum of three parts that are at right angles to each other:
     mean    of what is left, the projection on the group's running mean of deep states
     rest    what neither of them explains
 
+and `across` is the last two together: all that is no temperature.
+
 The head reads deep + β·part; everything else is ESamp's, and the novelty is that of the part. What
 the mean-only distiller leaves unexplained has no rest. Source: ours.
 """
@@ -22,7 +24,7 @@ from esamp.distiller import MeanDistiller
 from esamp.explorer import ESamp, Explorer
 from esamp.method import Call, Step, Wrapper
 
-Kept = Literal["deep", "mean", "rest"]
+Kept = Literal["deep", "mean", "rest", "across"]
 """Parts of a residual."""
 
 
@@ -61,12 +63,12 @@ def split(
     residual: Float[Tensor, "rows hidden"],
     deep: Float[Tensor, "rows hidden"],
     mean: Float[Tensor, "rows hidden"],
-) -> dict[Kept, Float[Tensor, "rows hidden"]]:
+) -> dict[str, Float[Tensor, "rows hidden"]]:
     """Return the parts of a residual; they add up to it."""
     along = onto(residual, deep)
-    beside = residual - along
-    shared = onto(beside, mean - onto(mean, deep))
-    return {"deep": along, "mean": shared, "rest": beside - shared}
+    across = residual - along
+    shared = onto(across, mean - onto(mean, deep))
+    return {"deep": along, "mean": shared, "rest": across - shared}
 
 
 class PartExplorer(Explorer):
@@ -82,7 +84,9 @@ class PartExplorer(Explorer):
     ) -> Float[Tensor, "rows hidden"]:
         """Return the part that is kept."""
         mean = self._mean.predict(step.shallow, step.layout)
-        return split(residual, step.deep, mean)[self._kept]
+        parts = split(residual, step.deep, mean)
+        parts["across"] = parts["mean"] + parts["rest"]
+        return parts[self._kept]
 
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Teach the means what the distillers are taught."""
