@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ def mean_cells(values):
     return Cells(above=values, below=np.ones_like(values))
 
 
-def point(vendi, log_perplexity, length=100.0, prompts=12, spread=0.0, seed=0):
+def point(vendi, log_perplexity, length=100.0, prompts=12, spread=0.0, seed=0, distinct=0.98):
     """An arm with those means; each prompt differs, in the same way for every arm."""
     noise = spread * np.random.default_rng(seed).normal(size=(1, prompts))
     tokens = np.full((1, prompts), 10.0 * length)
@@ -23,6 +25,7 @@ def point(vendi, log_perplexity, length=100.0, prompts=12, spread=0.0, seed=0):
         vendi=mean_cells(vendi + noise),
         log_perplexity=Cells(above=tokens * (log_perplexity + noise / 10), below=tokens),
         length=Cells(above=tokens, below=np.full((1, prompts), 10.0)),
+        distinct=mean_cells(np.full((1, prompts), distinct)),
     )
 
 
@@ -39,6 +42,7 @@ def random_arm(seed, prompts=9, seeds=2):
         vendi=mean_cells(draws.uniform(1, 8, shape)),
         log_perplexity=Cells(above=tokens * draws.uniform(1, 3, shape), below=tokens),
         length=Cells(above=tokens, below=np.ones(shape)),
+        distinct=mean_cells(draws.uniform(0.8, 1, shape)),
     )
 
 
@@ -56,7 +60,8 @@ def test_lift_by_hand(vendi, log_perplexity, expected):
 @pytest.mark.parametrize("log_perplexity", [0.9, 3.1])
 def test_outside_vanillas_range_there_is_no_lift(log_perplexity):
     found = lift(point(9.0, log_perplexity), curve())
-    assert found.lift.value is found.lift.low is found.lift.high is found.length_differs is None
+    assert found.lift.value is found.lift.low is found.lift.high is None
+    assert found.length_differs is found.repeats is None
 
 
 @given(SEEDS, st.integers(2, 5), st.data())
@@ -91,14 +96,13 @@ def test_lift_is_what_numpy_interpolates_in_every_resample(seed):
 def test_arm_and_curve_are_resampled_together():
     """Prompts differ much and an arm has 1.5 times vanilla's score on each: that is no doubt."""
     scores = 4 + np.random.default_rng(0).normal(size=(1, 12))
-    even, tokens = mean_cells(np.full((1, 12), 1.5)), mean_cells(np.full((1, 12), 9.0))
+    even = mean_cells(np.full((1, 12), 1.5))
+    same = {"length": mean_cells(np.full((1, 12), 9.0)), "distinct": mean_cells(np.ones((1, 12)))}
     arms = [
-        Point(
-            vendi=mean_cells(scores), log_perplexity=mean_cells(np.full((1, 12), x)), length=tokens
-        )
+        Point(vendi=mean_cells(scores), log_perplexity=mean_cells(np.full((1, 12), x)), **same)
         for x in (1.0, 2.0)
     ]
-    found = lift(Point(vendi=mean_cells(1.5 * scores), log_perplexity=even, length=tokens), arms)
+    found = lift(Point(vendi=mean_cells(1.5 * scores), log_perplexity=even, **same), arms)
     assert (found.lift.low, found.lift.high) == pytest.approx((1.5, 1.5))
 
 
@@ -109,6 +113,7 @@ def test_a_lift_that_is_mostly_outside_in_the_resamples_has_no_interval():
     shaky = Point(
         vendi=shaky.vendi,
         length=shaky.length,
+        distinct=shaky.distinct,
         log_perplexity=Cells(
             above=shaky.log_perplexity.above - shift * shaky.log_perplexity.below,
             below=shaky.log_perplexity.below,
@@ -126,6 +131,22 @@ def test_a_length_of_its_own_is_flagged(length, differs):
     assert lift(point(5.0, 1.5, length=float(length)), curve()).length_differs is differs
 
 
+@pytest.mark.parametrize(
+    ("distinct", "repeats"), [(0.9, False), (0.99, False), (0.885, False), (0.875, True)]
+)
+def test_a_sample_that_repeats_itself_is_flagged(distinct, repeats):
+    arms = [point(4.0, 1.0, distinct=0.85), point(6.0, 2.0, distinct=0.95)]
+    assert lift(point(5.0, 1.5, distinct=distinct), arms).repeats is repeats
+
+
+def test_texts_without_trigrams_are_placed_all_the_same():
+    nothing = Cells(above=np.zeros((1, 12)), below=np.zeros((1, 12)))
+    found = lift(replace(point(5.0, 1.5), distinct=nothing), curve())
+    assert found.lift.value == pytest.approx(1.0)
+    assert found.repeats is None
+    assert found.length_differs is False
+
+
 def test_length_is_compared_at_the_same_perplexity():
     """Vanilla's samples get longer from 100 to 200 tokens; between them 150 is the same."""
     arms = [point(4.0, 1.0, length=100.0), point(6.0, 2.0, length=200.0)]
@@ -136,16 +157,16 @@ def test_length_is_compared_at_the_same_perplexity():
 def test_cells_that_an_arm_lacks_are_left_out_of_the_curve_too():
     """Vanilla was three times as diverse on the prompts that the arm did not reach."""
     values = np.array([[4.0, 12.0]])
-    same = mean_cells([[9.0, 9.0]])
+    same = {"length": mean_cells([[9.0, 9.0]]), "distinct": mean_cells([[1.0, 1.0]])}
     arms = [
-        Point(vendi=mean_cells(values + x), log_perplexity=mean_cells([[x, x]]), length=same)
+        Point(vendi=mean_cells(values + x), log_perplexity=mean_cells([[x, x]]), **same)
         for x in (1.0, 2.0)
     ]
     first = np.array([[True, False]])
     arm = Point(
         vendi=mean_cells([[5.5, 50.0]]),
         log_perplexity=mean_cells([[1.5, 1.5]]),
-        length=same,
+        **same,
     ).only(first)
     assert lift(arm, arms).lift.value == pytest.approx(1)
 

@@ -85,7 +85,7 @@ def test_the_summary_has_what_its_readers_expect():
         "finished", "distiller_error", "novelty", "dynamics",
     }  # fmt: skip
     assert summary["frontier"][0].keys() == {
-        "arm", "embedder", "scorer", "lift", "low", "high", "length_differs"
+        "arm", "embedder", "scorer", "lift", "low", "high", "length_differs", "repeats"
     }  # fmt: skip
     assert summary["comparisons"][0].keys() == {
         "a", "b", "measure", "k", "difference", "low", "high"
@@ -146,6 +146,7 @@ def test_lift_is_against_the_curve_of_the_run():
     assert rows["esamp(beta=0.25)"]["lift"] == pytest.approx(3 / 2.5, rel=0.01)
     assert rows["esamp(beta=0.25)"]["low"] > 1
     assert rows["esamp(beta=0.25)"]["length_differs"] is False
+    assert rows["esamp(beta=0.25)"]["repeats"] is False
     assert rows["min-p(p=0.1)"]["lift"] is rows["min-p(p=0.1)"]["length_differs"] is None
     assert mentions(summary, "Outside vanilla's range", "min-p(p=0.1)")
     assert not mentions(summary, "Outside vanilla's range", "esamp")
@@ -316,6 +317,21 @@ def test_a_length_of_its_own_is_said():
     summary = summarise(run, longer)
     assert summary["frontier"][0]["length_differs"] is True
     assert mentions(summary, "Mean length is more than 5% off", "esamp(beta=0.25)")
+
+
+def test_samples_that_repeat_themselves_are_said():
+    run = settings()
+    loops = {"within": {"1": 0.5, "2": 0.6, "3": 0.7}, "across": {"1": 0.5, "2": 0.6, "3": 0.7}}
+    looping = (
+        {**line, "measures": {**line["measures"], "distinct": loops}}
+        if line["arm"] == "esamp(beta=0.25)"
+        else line
+        for line in lines(run)
+    )
+    summary = summarise(run, looping)
+    assert summary["frontier"][0]["repeats"] is True
+    assert mentions(summary, "repeat themselves more than vanilla's", "esamp(beta=0.25)")
+    assert not mentions(summarise(run, lines(run)), "repeat themselves")
 
 
 def test_texts_that_an_embedder_cut_are_said():

@@ -118,6 +118,7 @@ def summary(arms=ARMS, verifiable=False, private=False, steps=128, items=24):
                     "low": None if outside else gain - 0.045,
                     "high": None if outside else gain + 0.05,
                     "length_differs": None if outside else arm == "esamp(beta=1)",
+                    "repeats": None if outside else arm == "esamp(beta=0.5)",
                 }
                 for scorer in SCORERS
             ]

@@ -240,6 +240,12 @@ def test_an_arm_whose_length_differs_is_marked(page_of):
     ]
 
 
+def test_an_arm_that_repeats_itself_is_marked(page_of):
+    page = page_of(summary([*VANILLA[:3], "esamp", "esamp(beta=0.5)"], steps=4))
+    rows = rows_of(page, "Lift: Vendi score over vanilla’s")
+    assert [name for name in rows if "repeats" in name] == ["esamp(beta=0.5)repeatsitself"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

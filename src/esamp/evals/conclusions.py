@@ -139,6 +139,13 @@ def _lifts(rows: Rows) -> Iterable[str]:
             "perplexity, and a length of its own moves diversity and perplexity: "
             f"{', '.join(differing)}."
         )
+    repeating = _arms(rows, lambda row: bool(row["repeats"]))
+    if repeating:
+        yield (
+            "Samples repeat themselves more than vanilla's at the same perplexity, which scorers "
+            f"find likely and embedders do not see, so the lift is not to be believed: "
+            f"{', '.join(repeating)}."
+        )
 
 
 def _differences(rows: Rows) -> Iterable[str]:

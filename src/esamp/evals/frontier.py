@@ -24,21 +24,24 @@ from esamp.errors import UsageError
 from esamp.evals.statistics import Cells, Interval, Weights, difference, interval
 
 LENGTH_TOLERANCE = 0.05
+REPEATS_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What places an arm: all three over the same seeds and prompts."""
+    """What places an arm, and what its place does not show, over the same seeds and prompts."""
 
     vendi: Cells
     log_perplexity: Cells
     """Nats over tokens of the scorer."""
     length: Cells
     """Tokens over samples."""
+    distinct: Cells
+    """Share of a sample's trigrams that are distinct; texts of two words have none."""
 
     @property
     def defined(self) -> Bool[np.ndarray, "seeds prompts"]:
-        """Which cells have all three."""
+        """Which cells have a place: the first three."""
         three = [self.vendi.defined, self.log_perplexity.defined, self.length.defined]
         defined: np.ndarray = np.logical_and.reduce(three)
         return defined
@@ -49,6 +52,7 @@ class Point:
             vendi=self.vendi.only(kept),
             log_perplexity=self.log_perplexity.only(kept),
             length=self.length.only(kept),
+            distinct=self.distinct.only(kept),
         )
 
 
@@ -59,6 +63,9 @@ class Lift(NamedTuple):
     length_differs: bool | None
     """Whether its mean length is more than 5 % off vanilla's, interpolated at the same point; None
     outside vanilla's range. Vendi and perplexity both depend on length."""
+    repeats: bool | None
+    """Whether its distinct trigrams are more than 0.02 below vanilla's, likewise. A loop is likely
+    under every scorer, and loops of different words differ: so repeating oneself is a lift."""
 
 
 def lift(arm: Point, curve: Sequence[Point]) -> Lift:
@@ -83,11 +90,16 @@ def lift(arm: Point, curve: Sequence[Point]) -> Lift:
 
     prompts = common.shape[1]
     whole = np.ones((1, prompts))
-    expected = _at_equal_perplexity(arm, curve, [each.length for each in curve], whole)
-    ratio = float((arm.length.ratio(whole) / expected)[0])
+    length, distinct = (
+        float(_at_equal_perplexity(arm, curve, values, whole)[0])
+        for values in ([each.length for each in curve], [each.distinct for each in curve])
+    )
+    longer = float(arm.length.ratio(whole)[0]) / length - 1
+    fewer = distinct - float(arm.distinct.ratio(whole)[0])
     return Lift(
         lift=interval(statistic, prompts),
-        length_differs=abs(ratio - 1) > LENGTH_TOLERANCE if np.isfinite(ratio) else None,
+        length_differs=abs(longer) > LENGTH_TOLERANCE if np.isfinite(longer) else None,
+        repeats=fewer > REPEATS_TOLERANCE if np.isfinite(fewer) else None,
     )
 
 

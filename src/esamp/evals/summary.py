@@ -134,16 +134,16 @@ def _frontier(settings: SummarySettings, table: Table) -> list[dict[str, Any]]:
         for embedder in settings.embedders:
             for scorer in settings.scorers:
                 row: dict[str, Any] = {"arm": arm, "embedder": embedder, "scorer": scorer}
-                found, differs = Interval(), None
+                found, differs, repeats = Interval(), None, None
                 if len(curve) > 1:
-                    found, differs = lift(
+                    found, differs, repeats = lift(
                         _point(table, arm, embedder, scorer),
                         [_point(table, each, embedder, scorer) for each in curve],
                     )
                 rows.append(
                     row
                     | {"lift": found.value, "low": found.low, "high": found.high}
-                    | {"length_differs": differs}
+                    | {"length_differs": differs, "repeats": repeats}
                 )
     return rows
 
@@ -153,6 +153,7 @@ def _point(table: Table, arm: str, embedder: str, scorer: str) -> Point:
         vendi=table.cells(arm, ("vendi", embedder, "1")),
         log_perplexity=table.cells(arm, ("log_perplexity", scorer)),
         length=table.cells(arm, ("tokens_per_sample",)),
+        distinct=table.cells(arm, ("distinct", "within", "3")),
     )
 
 

@@ -57,6 +57,7 @@ class Lift:
     lift: Interval
     """1 is on the curve; None outside the curve's range."""
     length_differs: bool | None
+    repeats: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,6 +247,7 @@ def _lift(data: Mapping[str, Any]) -> Lift:
         scorer=str(data["scorer"]),
         lift=_interval(data, "lift"),
         length_differs=data["length_differs"],
+        repeats=data.get("repeats"),
     )
 
 

@@ -119,8 +119,12 @@ def lift_grid(run: Run, labels: Mapping[str, Label], drawn: Mapping[str, Mark]) 
             else Cell()
             for each in here
         ]
-        differs = any(each is not None and each.length_differs for each in here)
-        note = "length differs by more than 5\u00a0%" if differs else ""
+        known = [each for each in here if each is not None]
+        notes = {
+            "length differs by more than 5\u00a0%": any(each.length_differs for each in known),
+            "repeats itself": any(each.repeats for each in known),
+        }
+        note = ", ".join(name for name, flagged in notes.items() if flagged)
         rows.append(Row(name=arm, mark=mark_of, cells=cells, note=note, warns=True))
     columns = [(embedder, reader(scorer)) for embedder, scorer in readers]
     return [Grid(title="Lift: Vendi score over vanilla’s", columns=columns, rows=rows)]
