@@ -5,6 +5,7 @@ import torch
 
 from esamp.baselines import (
     ContrastiveDecoding,
+    Cooling,
     Fire,
     FrequencyPenalty,
     Frozen,
@@ -59,16 +60,19 @@ NEIGHBOUR = {f"neighbour-{name}": Neighbour(esamp=each) for name, each in ESAMP.
 FROZEN = {f"frozen-{name}": Frozen(esamp=each, after=2) for name, each in ESAMP.items()}
 LATE = SUBTRACTION | PARTS
 """They push nothing as long as nothing is predicted."""
-JUDGING = ESAMP | NOISE | LATE | VOCABULARY | MODERATED | NEIGHBOUR | FROZEN
+COOLING = {f"cooling-{name}": Cooling(within=each) for name, each in ESAMP.items()}
+JUDGING = ESAMP | COOLING | NOISE | LATE | VOCABULARY | MODERATED | NEIGHBOUR | FROZEN
 """They push states and give each a novelty."""
 PUSHING = JUDGING | {
     "sharpening": Sharpening(beta=0.5),
+    "cooling": Cooling(over=4),
     "random-steering": RandomSteering(),
     "random-steering-3": RandomSteering(lasting=3),
 }
 OVERRIDE = {
     "override": OverRIDE(rank=4, learning_rate=0.05),
     "override-2": OverRIDE(heads=2, rank=4, learning_rate=0.05),
+    "cooling-override": Cooling(within=OverRIDE(rank=4, learning_rate=0.05)),
     "fire-override": Fire(within=OverRIDE(rank=4, learning_rate=0.05)),
 }
 EARLY_EXIT = ContrastiveDecoding(amateur="layers:1")
@@ -76,6 +80,7 @@ REWEIGHTING = OVERRIDE | {
     "fire": Fire(first_top_k=4),
     "fire-esamp": Fire(within=ESAMP["esamp-recursive"]),
     "fire-contrastive": Fire(within=EARLY_EXIT),
+    "fire-cooling": Fire(within=Cooling(within=ESAMP["esamp-mean"])),
     "fire-kl-budget": Fire(within=MODERATED["kl-budget"]),
     "contrastive-early-exit": EARLY_EXIT,
     "contrastive-second-model": ContrastiveDecoding(amateur="toy"),
@@ -95,6 +100,8 @@ INERT = {
     "kl-budget-0": Moderated(esamp=OFF, budget=0.05, gate=2.0),
     "clip-0": Moderated(esamp=OFF, reach=0.1, warm_up=4, beta_halflife=8.0),
     "random-steering-0": RandomSteering(beta=0.0),
+    "cooling-1": Cooling(final=1.0),
+    "cooling-1-esamp-0": Cooling(final=1.0, within=OFF),
     "sharpening-0": Sharpening(beta=0.0),
     "override-0": OverRIDE(strength=0.0),
     "contrastive-0": ContrastiveDecoding(amateur="layers:1", beta=0.0, alpha=0.0),

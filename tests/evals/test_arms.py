@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from esamp import ESamp, MeanDistiller, MLPDistiller, RecursiveDistiller, UsageError, Vanilla
 from esamp.baselines import (
     ContrastiveDecoding,
+    Cooling,
     Fire,
     FrequencyPenalty,
     Frozen,
@@ -76,6 +77,10 @@ from esamp.generation import Sampling
         ),
         ("fire(within=kl-budget)", Arm(method=Fire(within=Moderated(budget=0.1)))),
         ("sharpening(beta=1)", Arm(method=Sharpening(beta=1.0))),
+        (
+            "cooling(final=0.5, within=esamp(beta=1))",
+            Arm(method=Cooling(final=0.5, within=ESamp(beta=1.0))),
+        ),
         ("random-steering(lasting=8)", Arm(method=RandomSteering(lasting=8))),
         ("part(kept=mean)", Arm(method=Part(kept="mean"))),
         ("neighbour(beta=1)", Arm(method=Neighbour(esamp=ESamp(beta=1.0)))),

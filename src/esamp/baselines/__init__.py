@@ -1,6 +1,7 @@
 """Methods and controls to compare ESamp with, one self-contained file each."""
 
 from esamp.baselines.contrastive import ContrastiveDecoding as ContrastiveDecoding
+from esamp.baselines.cooling import Cooling as Cooling
 from esamp.baselines.fire import Fire as Fire
 from esamp.baselines.frequency import FrequencyPenalty as FrequencyPenalty
 from esamp.baselines.frozen import Frozen as Frozen

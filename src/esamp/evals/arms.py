@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from esamp.baselines import (
     ContrastiveDecoding,
+    Cooling,
     Fire,
     FrequencyPenalty,
     Frozen,
@@ -126,6 +127,7 @@ WORDS: Mapping[str, Arm] = {
     "clip": Arm(method=Moderated(reach=0.1)),
     "warm-up": Arm(method=Moderated(warm_up=16)),
     "decay": Arm(method=Moderated(beta_halflife=64.0)),
+    "cooling": Arm(method=Cooling()),
     "sharpening": Arm(method=Sharpening()),
     "noise": Arm(method=GaussianNoise()),
     "random-steering": Arm(method=RandomSteering()),
