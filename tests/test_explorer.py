@@ -91,6 +91,25 @@ def test_states_move_along_the_residual_and_novelty_is_its_relative_length(setti
     torch.testing.assert_close(push.novelty, residual.norm(dim=-1) / step.deep.norm(dim=-1))
 
 
+def test_an_orthogonal_push_is_the_residual_without_its_part_along_deep(settings):
+    explorer, step = teach(open_explorer(settings)), random_step(GROUPS)
+    orthogonal = teach(open_explorer(dataclasses.replace(settings, push="orthogonal")))
+    whole, beside = explorer.steer(step), orthogonal.steer(step)
+    push = beside.states - step.deep
+    torch.testing.assert_close((push * step.deep).sum(dim=-1), torch.zeros(5), atol=1e-4, rtol=0)
+    # The rest of the whole push is parallel to deep.
+    along = torch.nn.functional.normalize(whole.states - step.deep - push, dim=-1)
+    unit = torch.nn.functional.normalize(step.deep, dim=-1)
+    torch.testing.assert_close((along * unit).sum(dim=-1).abs(), torch.ones(5))
+    assert torch.equal(beside.novelty, whole.novelty)
+
+
+def test_an_orthogonal_push_is_none_where_nothing_is_predicted():
+    step = random_step(GROUPS)
+    states = open_explorer(ESamp(beta=4.0, push="orthogonal")).steer(step).states
+    torch.testing.assert_close(states, step.deep)
+
+
 def test_4_each_sample_is_steered_from_its_own_state(settings):
     """Another shallow or deep state in row 2 moves row 2, and no other row of its group."""
     explorer, step = teach(open_explorer(settings)), random_step(GROUPS)
@@ -336,6 +355,7 @@ def test_the_papers_setting():
         ({"beta": -1.0}, "beta is -1.0: "),
         ({"beta": "much"}, "beta is 'much': "),
         ({"scope": "galaxy"}, "scope is 'galaxy': give one of prompt, shared, sample"),
+        ({"push": "up"}, "push is 'up': give one of residual, orthogonal"),
         ({"truncation": "none"}, "truncation is 'none': give one of reference, fused"),
         ({"layer": 0}, r"layer is 0: give 1 \(the first block\) or more"),
     ],

@@ -3,10 +3,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esamp.fusion import fit, fuse_logits, fuse_survivors, push_states
+from esamp.fusion import across, fit, fuse_logits, fuse_survivors, onto, push_states
 from esamp.method import Push
 from esamp.sampling import top_k
-from steps import random_step
+from steps import random_states, random_step
 
 ROWS, HIDDEN, VOCAB = 4, 6, 11
 BETAS = st.floats(0, 4)
@@ -134,3 +134,14 @@ def test_a_push_without_novelty_can_be_left_alone_too():
     states, novelty = fit(push._replace(novelty=None), step, torch.float16)
     assert torch.equal(states[1], step.deep[1])
     assert novelty is None
+
+
+@given(st.integers(0, 10**6))
+def test_onto_and_across_take_a_state_apart(seed):
+    states, axes = random_states(5, seed=seed), random_states(5, seed=seed + 1)
+    axes[2] = 0
+    along, beside = onto(states, axes), across(states, axes)
+    torch.testing.assert_close(along + beside, states)
+    torch.testing.assert_close((beside * axes).sum(dim=-1), torch.zeros(5), atol=1e-4, rtol=0)
+    parallel = torch.nn.functional.cosine_similarity(along, axes).abs()
+    torch.testing.assert_close(parallel, torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0]))

@@ -3,7 +3,7 @@
 The algorithm, per row of a step:
 
     predicted = distiller(shallow);  residual = deep − predicted
-    the head reads deep + β·residual
+    the head reads deep + β·residual, or deep + β·(the residual at right angles to deep)
     after the draw, the distiller learns (shallow, deep)
 
 The first token of a request follows the prompt; it is neither steered nor learnt from (paper, B.3).
@@ -20,10 +20,13 @@ from torch import Tensor
 
 from esamp.distiller import Distiller, MeanDistiller
 from esamp.errors import UsageError
-from esamp.fusion import push_states
+from esamp.fusion import across, push_states
 from esamp.method import Call, Push, Scope, Steering, Step, Truncation
 from esamp.mlp import MLPDistiller
 from esamp.recursive import RecursiveDistiller
+
+Direction = Literal["residual", "orthogonal"]
+"""What is pushed along: the residual, or its part at right angles to deep."""
 
 DistillerName = Literal["recursive", "mlp", "mean"]
 
@@ -51,6 +54,9 @@ class ESamp:
     """Who shares a distiller: one prompt's samples, all rows of a call, or nobody."""
     truncation: Truncation = "reference"
     """Which logits top-k, top-p and min-p judge."""
+    push: Direction = "residual"
+    """What is pushed along. The residual, as in the paper, lowers the temperature besides; with
+    `orthogonal`, ours, β does nothing but push, and the temperature is the engine's alone."""
     layer: int = 1
     """Block whose output the distiller reads; 1 is the first."""
 
@@ -61,6 +67,9 @@ class ESamp:
         if self.truncation not in get_args(Truncation):
             allowed = ", ".join(get_args(Truncation))
             raise UsageError(f"truncation is {self.truncation!r}: give one of {allowed}")
+        if self.push not in get_args(Direction):
+            allowed = ", ".join(get_args(Direction))
+            raise UsageError(f"push is {self.push!r}: give one of {allowed}")
         if self.layer < 1:
             raise UsageError(f"layer is {self.layer}: give 1 (the first block) or more")
 
@@ -116,6 +125,8 @@ class Explorer(Steering):
         residual = self.explore(step, step.deep - predicted)
         novelty = residual.norm(dim=-1) / step.deep.norm(dim=-1)
         beta = self.strength(step, novelty)
+        if self.settings.push == "orthogonal":
+            residual = across(residual, step.deep)
         pushed = push_states(step.deep, residual, beta)
         usable = self._steered(step) & torch.isfinite(pushed.norm(dim=-1) + novelty)
         states = torch.where((usable & (beta > 0))[:, None], pushed, step.deep)

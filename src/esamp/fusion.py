@@ -23,6 +23,21 @@ def push_states(
     return deep + beta[..., None] * residual
 
 
+def onto(
+    states: Float[Tensor, "rows hidden"], axes: Float[Tensor, "rows hidden"]
+) -> Float[Tensor, "rows hidden"]:
+    """Return the projection of each state on its axis; zero where the axis is zero."""
+    unit = torch.nn.functional.normalize(axes, dim=-1)
+    return (states * unit).sum(dim=-1, keepdim=True) * unit
+
+
+def across(
+    states: Float[Tensor, "rows hidden"], axes: Float[Tensor, "rows hidden"]
+) -> Float[Tensor, "rows hidden"]:
+    """Return what is left of each state at right angles to its axis."""
+    return states - onto(states, axes)
+
+
 def fit(push: Push, step: Step, dtype: torch.dtype) -> Push:
     """Leave rows alone whose pushed state is too large for the model's dtype (float16: 65504)."""
     if dtype != torch.float16:

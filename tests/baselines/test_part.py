@@ -49,15 +49,14 @@ def test_pushes_of_the_parts_add_up_to_esamps():
     assert all(part.norm(dim=-1).min() > 1e-3 for part in parts)
 
 
-def test_across_is_all_that_is_no_temperature():
+def test_an_orthogonal_push_is_all_but_the_part_along_deep():
     step = random_step(GROUPS)
-    pushes = {
-        kept: taught(Part(esamp=ESamp(beta=0.5), kept=kept)).steer(step).states - step.deep
-        for kept in ("mean", "rest", "across")
-    }
-    torch.testing.assert_close(pushes["across"], pushes["mean"] + pushes["rest"])
-    dots = (pushes["across"] * step.deep).sum(dim=-1)
-    torch.testing.assert_close(dots, torch.zeros(6), atol=1e-4, rtol=0)
+    whole = taught(ESamp(beta=0.5, push="orthogonal")).steer(step).states - step.deep
+    parts = [
+        taught(Part(esamp=ESamp(beta=0.5), kept=kept)).steer(step).states - step.deep
+        for kept in ("mean", "rest")
+    ]
+    torch.testing.assert_close(whole, sum(parts))
 
 
 def test_mean_only_has_no_rest():

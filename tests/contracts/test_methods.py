@@ -1,5 +1,7 @@
 """What every decoding method promises, run through one small loop with rows that come and go."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,11 +56,14 @@ MODERATED = {
 }
 PARTS = {
     f"part-{kept}": Part(esamp=ESAMP["esamp-recursive"], kept=kept)
-    for kept in ("deep", "mean", "rest", "across")
+    for kept in ("deep", "mean", "rest")
 }
 NEIGHBOUR = {f"neighbour-{name}": Neighbour(esamp=each) for name, each in ESAMP.items()}
 FROZEN = {f"frozen-{name}": Frozen(esamp=each, after=2) for name, each in ESAMP.items()}
-LATE = SUBTRACTION | PARTS
+ORTHOGONAL = {
+    f"orthogonal-{name}": replace(each, push="orthogonal") for name, each in ESAMP.items()
+}
+LATE = SUBTRACTION | PARTS | ORTHOGONAL
 """They push nothing as long as nothing is predicted."""
 COOLING = {f"cooling-{name}": Cooling(within=each) for name, each in ESAMP.items()}
 JUDGING = ESAMP | COOLING | NOISE | LATE | VOCABULARY | MODERATED | NEIGHBOUR | FROZEN

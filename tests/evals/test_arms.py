@@ -151,6 +151,7 @@ ESAMPS = st.builds(
     distiller=DISTILLERS,
     scope=st.sampled_from(["prompt", "shared", "sample"]),
     truncation=st.sampled_from(["reference", "fused"]),
+    push=st.sampled_from(["residual", "orthogonal"]),
     layer=COUNTS,
 )
 METHODS = st.one_of(

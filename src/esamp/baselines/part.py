@@ -6,8 +6,6 @@ The residual is the sum of three parts that are at right angles to each other:
     mean    of what is left, the projection on the group's running mean of deep states
     rest    what neither of them explains
 
-and `across` is the last two together: all that is no temperature.
-
 The head reads deep + β·part; everything else is ESamp's, and the novelty is that of the part. What
 the mean-only distiller leaves unexplained has no rest. Source: ours.
 """
@@ -15,16 +13,16 @@ the mean-only distiller leaves unexplained has no rest. Source: ours.
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from esamp.baselines.checks import check_choice
 from esamp.distiller import MeanDistiller
 from esamp.explorer import ESamp, Explorer
+from esamp.fusion import across, onto
 from esamp.method import Call, Step, Wrapper
 
-Kept = Literal["deep", "mean", "rest", "across"]
+Kept = Literal["deep", "mean", "rest"]
 """Parts of a residual."""
 
 
@@ -51,24 +49,15 @@ class Part(Wrapper):
         return PartExplorer(self, call)
 
 
-def onto(
-    states: Float[Tensor, "rows hidden"], axes: Float[Tensor, "rows hidden"]
-) -> Float[Tensor, "rows hidden"]:
-    """Return the projection of each state on its axis; zero where the axis is zero."""
-    unit = torch.nn.functional.normalize(axes, dim=-1)
-    return (states * unit).sum(dim=-1, keepdim=True) * unit
-
-
 def split(
     residual: Float[Tensor, "rows hidden"],
     deep: Float[Tensor, "rows hidden"],
     mean: Float[Tensor, "rows hidden"],
-) -> dict[str, Float[Tensor, "rows hidden"]]:
+) -> dict[Kept, Float[Tensor, "rows hidden"]]:
     """Return the parts of a residual; they add up to it."""
-    along = onto(residual, deep)
-    across = residual - along
-    shared = onto(across, mean - onto(mean, deep))
-    return {"deep": along, "mean": shared, "rest": across - shared}
+    beside = across(residual, deep)
+    shared = onto(beside, across(mean, deep))
+    return {"deep": residual - beside, "mean": shared, "rest": beside - shared}
 
 
 class PartExplorer(Explorer):
@@ -84,9 +73,7 @@ class PartExplorer(Explorer):
     ) -> Float[Tensor, "rows hidden"]:
         """Return the part that is kept."""
         mean = self._mean.predict(step.shallow, step.layout)
-        parts = split(residual, step.deep, mean)
-        parts["across"] = parts["mean"] + parts["rest"]
-        return parts[self._kept]
+        return split(residual, step.deep, mean)[self._kept]
 
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Teach the means what the distillers are taught."""

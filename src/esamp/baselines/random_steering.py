@@ -20,9 +20,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from esamp.baselines.checks import check_choice, check_count
-from esamp.baselines.part import onto
 from esamp.explorer import check_beta
-from esamp.fusion import push_states
+from esamp.fusion import across, push_states
 from esamp.method import Call, Push, Scope, Steering, Step, Truncation
 from esamp.sampling import row_key
 
@@ -94,9 +93,9 @@ class RandomSteerer(Steering):
         Rows whose state would not be finite are left alone.
         """
         vectors = self._vectors[step.samples]
-        across = step.deep.norm(dim=-1, keepdim=True) * (vectors - onto(vectors, step.deep))
+        push = step.deep.norm(dim=-1, keepdim=True) * across(vectors, step.deep)
         beta = self._beta if step.beta is None else step.beta
-        pushed = push_states(step.deep, across, beta)
+        pushed = push_states(step.deep, push, beta)
         usable = step.unfinished & (step.positions > 0) & pushed.norm(dim=-1).isfinite()
         return Push(torch.where((usable & (beta > 0))[:, None], pushed, step.deep), None)
 

@@ -232,6 +232,7 @@ def generate_all():
         "is_generator": isinstance(generator, Generator),
         "esamp": run(ESamp(beta=1.0)),
         "mean": run(ESamp(beta=1.0, distiller=MeanDistiller())),
+        "orthogonal": run(ESamp(beta=1.0, push="orthogonal")),
         "again": run(ESamp(beta=1.0)),
         "vanilla": run(Vanilla()),
         "beta 0": run(ESamp(beta=0.0)),

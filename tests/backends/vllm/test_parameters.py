@@ -129,7 +129,7 @@ def test_what_is_found_does_not_change_what_was_given():
             esamp(strength=1),
             {},
             "esamp has no setting 'strength': give one of allow_unproven, beta, control, "
-            "distiller, layer, max_groups, scope, timing, truncation",
+            "distiller, layer, max_groups, push, scope, timing, truncation",
         ),
         (esamp(beta=5), {}, f"beta is 5: {STRENGTH}"),
         (esamp(beta=-0.5), {}, f"beta is -0.5: {STRENGTH}"),
@@ -149,6 +149,12 @@ def test_what_is_found_does_not_change_what_was_given():
         (esamp(timing=1), {}, "timing is 1: give true or false"),
         (esamp(allow_unproven="yes"), {}, "allow_unproven is 'yes': give true or false"),
         (esamp(scope="galaxy"), {}, "scope is 'galaxy': give one of prompt, shared, sample"),
+        (esamp(push="up"), {}, "push is 'up': give one of residual, orthogonal"),
+        (
+            esamp(push="orthogonal", control="sharpening"),
+            {},
+            "push is 'orthogonal' and control is 'sharpening'",
+        ),
         (esamp(truncation="none"), {}, "truncation is 'none': give one of reference, fused"),
     ],
     ids=lambda value: str(value)[:60],

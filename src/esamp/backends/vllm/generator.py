@@ -257,9 +257,14 @@ class VllmGenerator:
                 f"layer is {esamp.layer}, and this engine shows layer {self.esamp.layer}: "
                 f"start one with esamp={{'layer': {esamp.layer}}}"
             )
-        if (esamp.distiller, control) != (self.esamp.distiller, self.control):
-            configure(self.llm, esamp.distiller, max_groups=self.max_groups, control=control)
-            self.esamp = dataclasses.replace(self.esamp, distiller=esamp.distiller)
+        if (esamp.distiller, esamp.push, control) != (
+            self.esamp.distiller,
+            self.esamp.push,
+            self.control,
+        ):
+            given = {"push": esamp.push, "max_groups": self.max_groups, "control": control}
+            configure(self.llm, esamp.distiller, **given)
+            self.esamp = dataclasses.replace(self.esamp, distiller=esamp.distiller, push=esamp.push)
             self.control = control
         return {
             "esamp_beta": esamp.beta,

@@ -46,6 +46,11 @@ class EngineSettings:
         if self.control not in get_args(Control):
             allowed = ", ".join(get_args(Control))
             raise UsageError(f"control is {self.control!r}: give one of {allowed}")
+        if self.control == "sharpening" and self.esamp.push == "orthogonal":
+            raise UsageError(
+                "push is 'orthogonal' and control is 'sharpening', which pushes along deep alone: "
+                "give push 'residual', or another control"
+            )
         _check_strength("beta", self.esamp.beta)
 
     @classmethod
@@ -104,6 +109,7 @@ class EngineSettings:
         return (
             f"β {esamp.beta:g} {asked}, {esamp.distiller.name} distiller, scope {esamp.scope}, "
             f"truncation {esamp.truncation}, {self.max_groups} groups"
+            + ("" if esamp.push == "residual" else f", push {esamp.push}")
             + ("" if self.control == "none" else f", control {self.control}")
         )
 
