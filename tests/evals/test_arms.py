@@ -311,3 +311,17 @@ ON_VLLM = {
 def test_it_says_whether_vllm_runs_it(word):
     assert parse_arm(word).runs_on_vllm == (word in ON_VLLM)
     assert parse_arm(word).name == word
+
+
+@pytest.mark.parametrize(
+    ("arm", "runs"),
+    [
+        ("cooling(within=esamp)", True),
+        ("cooling(within=noise)", True),
+        ("fire(within=cooling(within=esamp))", True),
+        ("cooling(within=override)", False),
+        ("cooling(within=esamp(beta=0))", False),
+    ],
+)
+def test_vllm_cools_what_it_steers(arm, runs):
+    assert parse_arm(arm).runs_on_vllm is runs

@@ -62,28 +62,34 @@ class Cooling(Wrapper):
         return Cooler(self, call)
 
 
+def cool(
+    states: Float[Tensor, "rows hidden"], step: Step, settings: Cooling
+) -> Float[Tensor, "rows hidden"]:
+    """Return c·state for unfinished rows after their first token.
+
+    Rows whose state would not be finite are left as they are.
+    """
+    share = (step.positions / settings.over).clamp(max=1)
+    cooled: Tensor = states * (1 + (1 / settings.final - 1) * share)[:, None]
+    usable = step.unfinished & (step.positions > 0) & cooled.norm(dim=-1).isfinite()
+    return torch.where(usable[:, None], cooled, states)
+
+
 class Cooler(Steering):
     """The steering within, with longer states."""
 
     def __init__(self, settings: Cooling, call: Call) -> None:
         self._within = settings.within.start(call)
-        self._gain = 1 / settings.final - 1
-        self._over = settings.over
+        self._settings = settings
 
     def steer(self, step: Step) -> Push | None:
-        """Return what the method within wants read, longer by what its place asks for.
-
-        Rows whose state would not be finite are left as the method within has them.
-        """
+        """Return what the method within wants read, longer by what its place asks for."""
         push = self._within.steer(step)
-        if self._gain == 0:
+        if self._settings.final == 1:
             return push
         states = step.deep if push is None else push.states
-        share = (step.positions / self._over).clamp(max=1)
-        cool: Tensor = states * (1 + self._gain * share)[:, None]
-        usable = step.unfinished & (step.positions > 0) & cool.norm(dim=-1).isfinite()
-        states = torch.where(usable[:, None], cool, states)
-        return Push(states, None if push is None else push.novelty)
+        novelty = None if push is None else push.novelty
+        return Push(cool(states, step, self._settings), novelty)
 
     def reweight(
         self,

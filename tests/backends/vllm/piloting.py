@@ -51,11 +51,18 @@ class Turn:
 
 
 def open_pilot(
-    max_groups: int = 4, broadcast: Any = None, distiller: Any = DISTILLER, **esamp: Any
+    max_groups: int = 4,
+    broadcast: Any = None,
+    distiller: Any = DISTILLER,
+    cooling_final: float = 1.0,
+    **esamp: Any,
 ) -> Pilot:
     """A pilot on the CPU, of an engine whose requests must ask."""
     settings = EngineSettings(
-        esamp=ESamp(**{"beta": 0.0, "distiller": distiller} | esamp), max_groups=max_groups
+        esamp=ESamp(**{"beta": 0.0, "distiller": distiller} | esamp),
+        max_groups=max_groups,
+        cooling_final=cooling_final,
+        cooling_over=4,
     )
     return Pilot(settings, HIDDEN, torch.device("cpu"), broadcast)
 

@@ -193,7 +193,7 @@ def generate_all():
     from esamp import MeanDistiller, Vanilla
     from esamp.backends.transformers.load import demo_model
     from esamp.backends.vllm.generator import VllmGenerator
-    from esamp.baselines import Fire, GaussianNoise, OverRIDE, Sharpening
+    from esamp.baselines import Cooling, Fire, GaussianNoise, OverRIDE, Sharpening
     from esamp.errors import EsampError
     from esamp.generation import Generator, Request, Sampling
 
@@ -233,6 +233,7 @@ def generate_all():
         "esamp": run(ESamp(beta=1.0)),
         "mean": run(ESamp(beta=1.0, distiller=MeanDistiller())),
         "orthogonal": run(ESamp(beta=1.0, push="orthogonal")),
+        "cooled": run(Cooling(within=ESamp(beta=1.0, push="orthogonal"), final=0.4, over=1)),
         "again": run(ESamp(beta=1.0)),
         "vanilla": run(Vanilla()),
         "beta 0": run(ESamp(beta=0.0)),
@@ -248,6 +249,7 @@ def generate_all():
         "greedy fire": run(Fire(), temperature=0.0),
         "refused": {
             "override": refusal(OverRIDE()),
+            "cooling": refusal(Cooling()),
             "fire": refusal(Fire(within=OverRIDE())),
             "layer": refusal(ESamp(layer=2)),
             "diagnostics": refusal(ESamp(), diagnostics=True),

@@ -22,7 +22,8 @@ def test_the_engines_settings_are_the_generators(monkeypatch):
     loaded = generator.VllmGenerator.load(
         "m", max_groups=7, esamp={"layer": 2, "distiller": "mean"}
     )
-    assert (loaded.esamp.layer, loaded.esamp.distiller.name, loaded.max_groups) == (2, "mean", 7)
+    esamp = loaded.settings.esamp
+    assert (esamp.layer, esamp.distiller.name, loaded.settings.max_groups) == (2, "mean", 7)
     assert loaded.llm["additional_config"]["esamp"]["layer"] == 2
 
 
@@ -55,6 +56,7 @@ def test_a_seed_repeats_and_methods_differ(results):
     assert results["esamp"]["tokens"] != results["vanilla"]["tokens"]
     assert results["mean"]["tokens"] != results["esamp"]["tokens"]
     assert results["orthogonal"]["tokens"] != results["esamp"]["tokens"]
+    assert results["cooled"]["tokens"] != results["orthogonal"]["tokens"]
     assert results["greedy"]["tokens"][0][0] == results["greedy"]["tokens"][0][1]
 
 
@@ -97,6 +99,7 @@ def test_fire_heats_first_tokens_and_only_these(results):
     [
         ("override", "method 'override' does not run on vLLM: use --backend transformers"),
         ("fire", "method 'override' does not run on vLLM"),
+        ("cooling", "method 'cooling' does not run on vLLM"),
         ("layer", "layer is 2, and this engine shows layer 1"),
         ("diagnostics", "use --backend transformers"),
         ("long", "shorten the prompt or lower --max-new-tokens"),

@@ -2,12 +2,14 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.backends.vllm.parameters import EngineSettings, RequestSettings, parse_distiller
+from esamp.baselines import Cooling, GaussianNoise, OverRIDE
 from esamp.distiller import MeanDistiller
 from esamp.errors import UsageError
 from esamp.explorer import ESamp
@@ -73,6 +75,13 @@ def test_nobody_asked(config):
             EngineSettings(allow_unproven=True, timing=True),
         ),
         (
+            esamp(cooling_final=0.5, cooling_over=8, push="orthogonal"),
+            {},
+            EngineSettings(
+                esamp=ESamp(beta=0.0, push="orthogonal"), cooling_final=0.5, cooling_over=8
+            ),
+        ),
+        (
             esamp(layer=3, scope="sample", truncation="fused", distiller="mean"),
             {},
             EngineSettings(
@@ -129,7 +138,8 @@ def test_what_is_found_does_not_change_what_was_given():
             esamp(strength=1),
             {},
             "esamp has no setting 'strength': give one of allow_unproven, beta, control, "
-            "distiller, layer, max_groups, push, scope, timing, truncation",
+            "cooling_final, cooling_over, distiller, layer, max_groups, push, scope, timing, "
+            "truncation",
         ),
         (esamp(beta=5), {}, f"beta is 5: {STRENGTH}"),
         (esamp(beta=-0.5), {}, f"beta is -0.5: {STRENGTH}"),
@@ -149,6 +159,11 @@ def test_what_is_found_does_not_change_what_was_given():
         (esamp(timing=1), {}, "timing is 1: give true or false"),
         (esamp(allow_unproven="yes"), {}, "allow_unproven is 'yes': give true or false"),
         (esamp(scope="galaxy"), {}, "scope is 'galaxy': give one of prompt, shared, sample"),
+        (esamp(cooling_final=0), {}, "cooling_final is 0: give a number above 0"),
+        (esamp(cooling_final=1.5), {}, "cooling_final is 1.5: give a number above 0, and at most"),
+        (esamp(cooling_final=True), {}, "cooling_final is True: give a number"),
+        (esamp(cooling_final="0.5"), {}, "cooling_final is '0.5': give a number"),
+        (esamp(cooling_over=0), {}, "cooling_over is 0: give a whole number from 1"),
         (esamp(push="up"), {}, "push is 'up': give one of residual, orthogonal"),
         (
             esamp(push="orthogonal", control="sharpening"),
@@ -170,6 +185,42 @@ def test_settings_in_one_line():
         "8 groups"
     )
     assert "requests must ask (esamp_beta)" in PLAIN.describe()
+    ours = find(esamp(push="orthogonal", cooling_final=0.5)).describe()
+    assert ours.endswith("256 groups, push orthogonal, cooling to 0.5")
+
+
+# -- methods -----------------------------------------------------------------------------------
+
+PUSH = ESamp(beta=0.5, push="orthogonal", distiller=MeanDistiller())
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (PUSH, EngineSettings(esamp=PUSH)),
+        (GaussianNoise(esamp=PUSH), EngineSettings(esamp=PUSH, control="noise")),
+        (
+            Cooling(within=PUSH, final=0.4, over=9),
+            EngineSettings(esamp=PUSH, cooling_final=0.4, cooling_over=9),
+        ),
+        (
+            Cooling(within=GaussianNoise(esamp=PUSH)),
+            EngineSettings(esamp=PUSH, control="noise", cooling_final=0.6),
+        ),
+    ],
+)
+def test_a_method_as_an_engines_settings(method, settings):
+    assert EngineSettings.of(method) == settings
+    cooling = replace(settings.cooling, within=method.within) if settings.cooling else None
+    assert cooling == (method if isinstance(method, Cooling) else None)
+
+
+@pytest.mark.parametrize(
+    "method", [Cooling(), Cooling(within=ESamp(beta=0.0)), OverRIDE(), Cooling(within=OverRIDE())]
+)
+def test_a_method_that_the_engine_does_not_have_is_refused(method):
+    with refused("does not run on vLLM: use --backend transformers"):
+        EngineSettings.of(method)
 
 
 # -- distillers --------------------------------------------------------------------------------

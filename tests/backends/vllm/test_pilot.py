@@ -76,6 +76,26 @@ def test_rows_are_steered_as_the_core_steers_them(distiller):
     assert (stats["groups_open"], stats["requests_open"]) == (2, 2)
 
 
+def test_steered_rows_cool_with_the_tokens_that_they_have_drawn():
+    """Request b comes two steps later, and is preempted; a has drawn more, and more is known."""
+    pilot, core, scheduler = open_pilot(cooling_final=0.5), Core(), Scheduler()
+    gains = []
+    for seed in range(7):
+        if seed == 5:
+            scheduler.preempt("b")
+        coming = [request(name) for name in {0: "a", 2: "b"}.get(seed, "")]
+        shallow, deep = states(1 if seed < 2 else 2, seed)
+        turn = drive(pilot, scheduler.step(*coming), (shallow, deep))
+        members = {row: (row, 0.5) for row, came in enumerate((0, 2)) if seed > came}
+        expected = core.step(shallow, deep, members)
+        gain = turn.states.norm(dim=-1) / expected.norm(dim=-1)
+        torch.testing.assert_close(turn.states, gain[:, None] * expected)
+        gains.append([round(each, 4) for each in gain.tolist()])
+    assert [each[0] for each in gains] == [1.0, 1.25, 1.5, 1.75, 2.0, 2.0, 2.0]
+    assert [each[1] for each in gains[2:]] == [1.0, 1.25, 1.5, 1.75, 2.0]
+    assert pilot.stats()["faults"] == {}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rows_that_are_not_steered_are_left_alone_bit_for_bit(dtype):
     pilot = open_pilot()

@@ -12,13 +12,11 @@ from typing import Any
 import torch
 
 from esamp.backends.text import ChatTemplate, check_room, pieces, prompt_texts
-from esamp.backends.vllm.controls import Control
 from esamp.backends.vllm.fire import begin, check_fire, draw_firsts, join, unfinished
 from esamp.backends.vllm.parameters import EngineSettings
-from esamp.baselines import Fire, GaussianNoise, Sharpening
-from esamp.distiller import Distiller, MeanDistiller
+from esamp.baselines import Fire
+from esamp.distiller import Distiller
 from esamp.errors import EsampError, MissingDependencyError, ModelError, UsageError
-from esamp.explorer import ESamp
 from esamp.generation import (
     Completion,
     FinishReason,
@@ -45,11 +43,8 @@ class VllmGenerator:
 
     llm: Any
     """A `vllm.LLM` with `additional_config={"esamp": {…}}` and processed log-probabilities."""
-    esamp: ESamp = field(default_factory=lambda: ESamp(beta=0.0))
-    """What the engine is set to; changed for a method that needs another distiller."""
-    control: Control = "none"
-    """What the engine pushes along."""
-    max_groups: int = 256
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    """What the engine is set to; changed for a method that needs something else."""
     chat_template: ChatTemplate = "auto"
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """What the template is told, such as `enable_thinking`."""
@@ -89,9 +84,7 @@ class VllmGenerator:
         llm = start_engine(name, dtype, additional_config={"esamp": settings}, **engine)
         return cls(
             llm=llm,
-            esamp=parsed.esamp,
-            control=parsed.control,
-            max_groups=parsed.max_groups,
+            settings=parsed,
             chat_template=chat_template,
             chat_template_kwargs=chat_template_kwargs or {},
         )
@@ -251,21 +244,27 @@ class VllmGenerator:
         """Set the engine to a method; return what each request is to say."""
         if isinstance(method, Vanilla):
             return {"esamp_beta": 0.0}
-        esamp, control = _as_esamp(method)
-        if esamp.layer != self.esamp.layer:
+        asked = EngineSettings.of(method)
+        esamp, layer = asked.esamp, self.settings.esamp.layer
+        if esamp.layer != layer:
             raise UsageError(
-                f"layer is {esamp.layer}, and this engine shows layer {self.esamp.layer}: "
+                f"layer is {esamp.layer}, and this engine shows layer {layer}: "
                 f"start one with esamp={{'layer': {esamp.layer}}}"
             )
-        if (esamp.distiller, esamp.push, control) != (
-            self.esamp.distiller,
-            self.esamp.push,
-            self.control,
-        ):
-            given = {"push": esamp.push, "max_groups": self.max_groups, "control": control}
+        changed = {
+            name: getattr(asked, name) for name in ("control", "cooling_final", "cooling_over")
+        }
+        now = dataclasses.replace(
+            self.settings,
+            esamp=dataclasses.replace(
+                self.settings.esamp, distiller=esamp.distiller, push=esamp.push
+            ),
+            **changed,
+        )
+        if now != self.settings:
+            given = changed | {"push": esamp.push, "max_groups": now.max_groups}
             configure(self.llm, esamp.distiller, **given)
-            self.esamp = dataclasses.replace(self.esamp, distiller=esamp.distiller, push=esamp.push)
-            self.control = control
+            self.settings = now
         return {
             "esamp_beta": esamp.beta,
             "esamp_truncation": esamp.truncation,
@@ -296,19 +295,6 @@ class VllmGenerator:
                 "esamp is inert in this engine: start it with additional_config={'esamp': {}}"
             )
         return stats
-
-
-def _as_esamp(method: Method) -> tuple[ESamp, Control]:
-    """Return a method as the engine runs it: ESamp, or a control in its place."""
-    if isinstance(method, ESamp):
-        return method, "none"
-    if isinstance(method, GaussianNoise):
-        return method.esamp, "noise"
-    if isinstance(method, Sharpening):
-        # The smallest distiller: it is not asked.
-        esamp = ESamp(beta=method.beta, distiller=MeanDistiller(), truncation=method.truncation)
-        return esamp, "sharpening"
-    raise UsageError(f"method {method.name!r} does not run on vLLM: use --backend transformers")
 
 
 def start_engine(name: str, dtype: str, **engine: Any) -> Any:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, get_args
 
 from esamp.backends.vllm.controls import Control
-from esamp.distiller import Distiller
+from esamp.baselines import Cooling, GaussianNoise, Sharpening
+from esamp.distiller import Distiller, MeanDistiller
 from esamp.errors import UsageError
 from esamp.explorer import DISTILLERS, ESamp
-from esamp.method import Scope, Truncation
+from esamp.method import Method, Scope, Truncation
 
 PREFIX = "esamp_"
 LARGEST_BETA = 4.0
@@ -35,6 +36,11 @@ class EngineSettings:
     """Allow what is built but was never seen to work on a GPU: ngram speculation."""
     control: Control = "none"
     """What stands in ESamp's place for all requests, see `controls.py`."""
+    cooling_final: float = 1.0
+    """Temperature of a steered row from token `cooling_over` on, as a share of the request's; 1: it
+    stays. See `esamp.baselines.cooling`."""
+    cooling_over: int = 16
+    """Tokens over which it falls."""
     timing: bool = False
     """Keep account of seconds; on a GPU each mark waits for the device. For benchmarks."""
 
@@ -52,6 +58,39 @@ class EngineSettings:
                 "give push 'residual', or another control"
             )
         _check_strength("beta", self.esamp.beta)
+        _check_range("cooling_over", self.cooling_over, 1, 1_000_000)
+        final = self.cooling_final
+        if isinstance(final, bool) or not (isinstance(final, int | float) and 0 < final <= 1):
+            raise UsageError(
+                f"cooling_final is {final!r}: give a number above 0, and at most 1 (off)"
+            )
+
+    @property
+    def cooling(self) -> Cooling | None:
+        """How steered rows cool; None: they do not."""
+        if self.cooling_final == 1:
+            return None
+        return Cooling(final=self.cooling_final, over=self.cooling_over)
+
+    @classmethod
+    def of(cls, method: Method) -> "EngineSettings":
+        """Return a method as an engine runs it: ESamp or a control in its place, cooled or not.
+
+        Raises:
+            UsageError: The method does not run on vLLM.
+        """
+        if isinstance(method, ESamp):
+            return cls(esamp=method)
+        if isinstance(method, GaussianNoise):
+            return cls(esamp=method.esamp, control="noise")
+        if isinstance(method, Sharpening):
+            # The smallest distiller: it is not asked.
+            esamp = ESamp(beta=method.beta, distiller=MeanDistiller(), truncation=method.truncation)
+            return cls(esamp=esamp, control="sharpening")
+        if isinstance(method, Cooling) and not method.within.inert:
+            within = cls.of(method.within)
+            return replace(within, cooling_final=method.final, cooling_over=method.over)
+        raise UsageError(f"method {method.name!r} does not run on vLLM: use --backend transformers")
 
     @classmethod
     def find(
@@ -110,6 +149,7 @@ class EngineSettings:
             f"β {esamp.beta:g} {asked}, {esamp.distiller.name} distiller, scope {esamp.scope}, "
             f"truncation {esamp.truncation}, {self.max_groups} groups"
             + ("" if esamp.push == "residual" else f", push {esamp.push}")
+            + ("" if self.cooling is None else f", cooling to {self.cooling_final:g}")
             + ("" if self.control == "none" else f", control {self.control}")
         )
 

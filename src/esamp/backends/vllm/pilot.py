@@ -28,6 +28,7 @@ from esamp.backends.vllm.parameters import EngineSettings
 from esamp.backends.vllm.ranks import AgreedBank, Broadcast
 from esamp.backends.vllm.roster import Member, Roster
 from esamp.backends.vllm.totals import Totals
+from esamp.baselines.cooling import cool
 from esamp.distiller import MeanDistiller
 from esamp.errors import EsampError, UsageError
 from esamp.fusion import fit
@@ -50,6 +51,7 @@ class Plan:
     """Whether those are all rows, in order."""
     layout: Layout
     beta: Float[Tensor, " steered"]
+    members: Sequence[Member]
     ones: Int[Tensor, " steered"]
     unfinished: Bool[Tensor, " steered"]
     survivors: "Survivors | None"
@@ -108,6 +110,7 @@ class Pilot:
     def _open(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.clock = Clock(settings.timing, self._device)
+        self._cooling = settings.cooling
         self.explorer = open_explorer(
             settings.control, settings.esamp, settings.max_groups, self.hidden, self._device
         )
@@ -214,6 +217,7 @@ class Pilot:
             everyone=len(here) == rows,
             layout=Layout.of(slots, self.roster.open_groups, device),
             beta=upload([member.beta for _, member in here], torch.float32, device),
+            members=[member for _, member in here],
             ones=torch.ones_like(index),
             unfinished=torch.ones_like(index, dtype=torch.bool),
             survivors=self._survivors(rows, here),
@@ -251,16 +255,23 @@ class Pilot:
             mine, own = (
                 (shallow, deep) if plan.everyone else (shallow[plan.index], deep[plan.index])
             )
+            positions = plan.ones  # there is one: that is all an explorer asks
+            if self._cooling is not None:
+                drawn = [member.drawn for member in plan.members]
+                positions = upload(drawn, torch.long, self._device)
             step = Step(
                 shallow=mine.float(),
                 deep=own.float(),
                 samples=plan.ones,
-                positions=plan.ones,
+                positions=positions,
                 unfinished=plan.unfinished,
                 layout=plan.layout,
                 beta=plan.beta,
             )
-            push = fit(self.explorer.steer(step), step, deep.dtype)
+            push = self.explorer.steer(step)
+            if self._cooling is not None:
+                push = push._replace(states=cool(push.states, step, self._cooling))
+            push = fit(push, step, deep.dtype)
             assert push.novelty is not None, "an explorer judges"
             pushed = push.states.to(deep.dtype)
             if not plan.everyone:

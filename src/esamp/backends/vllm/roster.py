@@ -76,6 +76,11 @@ class Member:
     """Tokens that the model has read after this step."""
 
     @property
+    def drawn(self) -> int:
+        """Tokens that were drawn before this step's."""
+        return self.seen - self.prompt
+
+    @property
     def steered(self) -> bool:
         """Whether this step draws a token of it that is not its first."""
         return self.seen >= self.known and self.seen > self.prompt
