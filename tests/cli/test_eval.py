@@ -11,7 +11,6 @@ import pytest
 from esamp.cli.eval import Settings, merge, prepare, read_config
 from esamp.errors import UsageError
 from evals.runs import files
-from tiny import tiny, tiny_tokenizer
 
 SUMS = [{"problem": f"What is {a} + {a}?", "answer": str(2 * a)} for a in range(4)]
 ARMS = (
@@ -21,17 +20,6 @@ ARMS = (
     "entropy-matched(arm=fire)",
     "fire",
 )
-
-
-@pytest.fixture(scope="session")
-def small_model(tmp_path_factory):
-    """A random model and its tokenizer, as a checkpoint."""
-    folder = tmp_path_factory.mktemp("tiny")
-    model = tiny("llama")
-    model.generation_config.eos_token_id = 1
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from esamp.cli.doctor import doctor
 from esamp.cli.eval import evaluate
 from esamp.cli.export import export
 from esamp.cli.generate import generate
+from esamp.cli.merge import merge
 from esamp.cli.report import report
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command()(generate)
 app.command("eval")(evaluate)
 app.command()(report)
 app.command()(compare)
+app.command()(merge)
 app.command()(export)
 app.command()(doctor)
 app.command("demo-model")(demo_model)

@@ -17,6 +17,9 @@ from esamp.evals.config import FORMAT, RunConfig
 from esamp.evals.records import Key
 from esamp.evals.task import Item
 
+CALIBRATION = "calibration.json"
+"""Temperatures of arms that are matched to others."""
+
 
 class Log:
     """A file of JSON lines about (arm, seed, item), in a fixed order."""
@@ -147,9 +150,17 @@ class RunFolder:
         self.measures = Log(path / "measures.jsonl")
         self.timings = Log(path / "timings.jsonl")
 
+    def logs(self, config: RunConfig) -> Sequence[Log]:
+        """Return the logs of a run that hold a line for each group."""
+        grades = [self.grades] if config.verifiable else []
+        return [self.samples, *grades, self.measures]
+
     @classmethod
     def open(cls, path: Path, config: RunConfig) -> "RunFolder":
         """Make the folder of a new run, or open that of the same run to go on, with more seeds too.
+
+        A new one may have a calibration.json in it, so that matched arms have the temperatures of
+        another run.
 
         Raises:
             UsageError: It holds something else, or a run of another configuration.
@@ -169,7 +180,7 @@ class RunFolder:
                     "give another --out, or the same settings to go on"
                 )
             return folder
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and {each.name for each in path.iterdir()} - {CALIBRATION}:
             raise UsageError(f"{path} is not empty and holds no run: give another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)

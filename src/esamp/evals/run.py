@@ -20,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 from esamp.evals.calibration import Calibrated, calibrate
 from esamp.evals.config import Batch, RunConfig
 from esamp.evals.embedding import Embed
-from esamp.evals.folder import Log, RunFolder
+from esamp.evals.folder import CALIBRATION, Log, RunFolder
 from esamp.evals.measure import measure_group
 from esamp.evals.records import GroupRecord, Key, SampleRecord
 from esamp.evals.scoring import Scorer
@@ -87,6 +87,15 @@ def run(
             with tools.progress("generating") as progress:
                 stage.run(batches, generated, progress)
     _measure(config, by_id, tools, folder)
+    return sum_up(config, folder)
+
+
+def sum_up(config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+    """Write the summary and the timings of what is measured, and return the summary.
+
+    Raises:
+        EsampError: The disk is full.
+    """
     temperatures = {name: each.temperature for name, each in _read_calibration(folder).items()}
     summary = summarise(
         config.summary_settings(temperatures), folder.measures.lines(), folder.grades.lines()
@@ -202,7 +211,7 @@ class _Generating:
                 lambda temperature: self._entropy_at(batch, temperature), target
             )
             data = {name: asdict(each) for name, each in calibrated.items()}
-            self.folder.write("calibration.json", data)
+            self.folder.write(CALIBRATION, data)
         return calibrated[batch.arm.name].temperature
 
     def _entropy_of(self, arm: str, batch: Batch) -> float:
@@ -223,9 +232,9 @@ class _Generating:
 
 
 def _read_calibration(folder: RunFolder) -> dict[str, Calibrated]:
-    if not folder.has("calibration.json"):
+    if not folder.has(CALIBRATION):
         return {}
-    return {name: Calibrated(**each) for name, each in folder.read("calibration.json").items()}
+    return {name: Calibrated(**each) for name, each in folder.read(CALIBRATION).items()}
 
 
 def _measure(config: RunConfig, items: Mapping[str, Item], tools: Tools, folder: RunFolder) -> None:

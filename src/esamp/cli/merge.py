@@ -1,0 +1,30 @@
+"""`esamp merge`: runs of different seeds as one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from esamp.cli.console import talk, write_json
+from esamp.cli.eval_table import table
+from esamp.evals.folder import RunFolder
+from esamp.evals.merge import merge_runs
+from esamp.evals.paper import FILE as PAPER
+from esamp.report.runs import open_run
+
+
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that `esamp eval --out` wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder of the whole.")],
+    json: Annotated[bool, typer.Option("--json", help="The summary on stdout.")] = False,
+) -> None:
+    """Make one run of RUNS, complete ones that differ in nothing but their seeds."""
+    parts = [open_run(run) for run in runs]
+    summary = merge_runs(parts, out)
+    if json:
+        write_json(summary)
+    else:
+        folder = RunFolder.existing(out)
+        Console().print(table(summary, folder.read(PAPER) if folder.has(PAPER) else {}))
+        talk.print(f"more: esamp report {out}", markup=False)
