@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp.errors import UsageError
-from esamp.evals.frontier import Point, against_best, interpolate, lift
+from esamp.evals.frontier import Point, against_best, interpolate, lift, lift_difference
 from esamp.evals.statistics import Cells
 
 SEEDS = st.integers(0, 2**32)
@@ -70,6 +70,33 @@ def test_the_lift_of_a_vanilla_arm_is_one_whatever_the_curve(seed, count, data):
     which = data.draw(st.integers(0, count - 1))
     found = lift(arms[which], arms).lift
     assert (found.value, found.low, found.high) == (1, 1, 1)
+
+
+@given(SEEDS, st.integers(2, 4))
+def test_the_difference_of_lifts_is_that_of_their_values(seed, count):
+    vanilla = [random_arm(seed + number) for number in range(count)]
+    one, other = random_arm(seed + 10), random_arm(seed + 11)
+    found = lift_difference(one, other, vanilla)
+    lifts = [lift(arm, vanilla).lift.value for arm in (one, other)]
+    if None in lifts:
+        assert found.value is None
+    else:
+        assert found.value == pytest.approx(lifts[0] - lifts[1])
+    assert lift_difference(one, one, vanilla).value in (0, None)
+    back = lift_difference(other, one, vanilla)
+    if found.low is not None:
+        assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_what_two_lifts_have_in_common_is_not_in_their_difference():
+    """Prompts that differ much, in the same way for both arms."""
+    settings = {"spread": 0.8, "seed": 3}
+    one, other = point(6.2, 1.5, **settings), point(6.0, 1.5, **settings)
+    vanilla = curve(**settings)
+    found = lift_difference(one, other, vanilla)
+    assert found.low > 0
+    first, second = (lift(arm, vanilla).lift for arm in (one, other))
+    assert first.low < second.high, "the two intervals overlap"
 
 
 @given(SEEDS, st.permutations(range(4)))

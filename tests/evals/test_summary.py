@@ -195,6 +195,9 @@ def test_compare_gives_every_measure_of_two_arms_in_pairs():
     rows = compare(run, (a, b), lines(run), grades(run))
     found = {(row["measure"], row["k"]): row for row in rows}
     assert found["vendi:E", None]["difference"] == pytest.approx(0.0)
+    # At log-perplexity 2.5 vanilla has a Vendi score of 2.5, and ESamp 3.
+    assert found["lift:E:own", None]["difference"] == pytest.approx(0.2, abs=0.01)
+    assert found["lift:E:own", None]["low"] > 0.1
     assert found["log_perplexity:own", None]["difference"] == pytest.approx(-0.5)
     assert found["pass_at_k", 1]["low"] > 0
     assert {"vendi:E:2", "dynamics:E:8", "distinct:within:3", "self_bleu"} <= {
@@ -202,6 +205,15 @@ def test_compare_gives_every_measure_of_two_arms_in_pairs():
     }
     with pytest.raises(UsageError, match="the run has no arm 'nobody': give one of vanilla"):
         compare(run, (a, "nobody"), lines(run))
+
+
+def test_lifts_are_compared_where_there_is_a_curve():
+    run = settings(
+        arms=[ArmSettings(name=name, temperature=1.0) for name in SHOWN if "0.7" not in name]
+    )
+    some = [line for line in lines(run) if "0.7" not in line["arm"]]
+    rows = compare(run, ("esamp(beta=0.25)", "vanilla"), some)
+    assert not any(row["measure"].startswith("lift") for row in rows)
 
 
 # -- runs that are not whole -----------------------------------------------------------------

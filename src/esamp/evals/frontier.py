@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from esamp.errors import UsageError
-from esamp.evals.statistics import Cells, Interval, Weights, difference, interval
+from esamp.evals.statistics import Cells, Interval, Statistic, Weights, difference, interval
 
 LENGTH_TOLERANCE = 0.05
 REPEATS_TOLERANCE = 0.02
@@ -83,11 +83,6 @@ def lift(arm: Point, curve: Sequence[Point]) -> Lift:
     common = _common(arm, curve)
     arm, curve = arm.only(common), [each.only(common) for each in curve]
 
-    def statistic(weights: Weights) -> Float[np.ndarray, " resamples"]:
-        vanilla = _at_equal_perplexity(arm, curve, [each.vendi for each in curve], weights)
-        ratios: np.ndarray = arm.vendi.ratio(weights) / vanilla
-        return ratios
-
     prompts = common.shape[1]
     whole = np.ones((1, prompts))
     length, distinct = (
@@ -97,10 +92,33 @@ def lift(arm: Point, curve: Sequence[Point]) -> Lift:
     longer = float(arm.length.ratio(whole)[0]) / length - 1
     fewer = distinct - float(arm.distinct.ratio(whole)[0])
     return Lift(
-        lift=interval(statistic, prompts),
+        lift=interval(_over(arm, curve), prompts),
         length_differs=abs(longer) > LENGTH_TOLERANCE if np.isfinite(longer) else None,
         repeats=fewer > REPEATS_TOLERANCE if np.isfinite(fewer) else None,
     )
+
+
+def lift_difference(one: Point, other: Point, curve: Sequence[Point]) -> Interval:
+    """Return the lift of one arm less that of another, on the same resamples.
+
+    Both lifts have the curve's luck in common, so a difference may be clear where the two intervals
+    overlap. Undefined where one of the arms is outside vanilla's range.
+    """
+    common = _common(one, [other, *curve])
+    curve = [each.only(common) for each in curve]
+    here, there = (_over(arm.only(common), curve) for arm in (one, other))
+    return interval(lambda weights: here(weights) - there(weights), common.shape[1])
+
+
+def _over(arm: Point, curve: Sequence[Point]) -> Statistic:
+    """Return the lift as a statistic; all have the same cells."""
+
+    def statistic(weights: Weights) -> Float[np.ndarray, " resamples"]:
+        vanilla = _at_equal_perplexity(arm, curve, [each.vendi for each in curve], weights)
+        ratios: np.ndarray = arm.vendi.ratio(weights) / vanilla
+        return ratios
+
+    return statistic
 
 
 def _at_equal_perplexity(

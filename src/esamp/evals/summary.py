@@ -1,13 +1,13 @@
 """From the measures and grades of a run to its summary: pure, and the same bytes each time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from esamp.errors import UsageError
 from esamp.evals.conclusions import cannot_conclude
-from esamp.evals.frontier import Point, against_best, lift
+from esamp.evals.frontier import Point, against_best, lift, lift_difference
 from esamp.evals.measure import GRAMS, ORDERS
 from esamp.evals.statistics import Cells, Interval, Weights, difference, interval
 from esamp.evals.table import ArmSettings as ArmSettings
@@ -57,7 +57,7 @@ def compare(
     measures: Iterable[Line],
     grades: Iterable[Line] = (),
 ) -> list[dict[str, Any]]:
-    """Return the paired differences, first arm less second, in every measure of both.
+    """Return the paired differences, first arm less second, in lift and in every measure of both.
 
     Over the cells that both have. Perplexity is compared as its logarithm.
 
@@ -71,7 +71,10 @@ def compare(
             raise UsageError(f"the run has no arm {name!r}: give one of {', '.join(names)}")
     table = _table(settings, measures, grades)
     shared = [measure for measure in table.measures(a) if measure in table.measures(b)]
-    return [_comparison(table, a, b, measure) for measure in shared]
+    return [
+        *_lift_differences(settings, table, a, b),
+        *(_comparison(table, a, b, measure) for measure in shared),
+    ]
 
 
 def _table(settings: SummarySettings, measures: Iterable[Line], grades: Iterable[Line]) -> Table:
@@ -146,6 +149,20 @@ def _frontier(settings: SummarySettings, table: Table) -> list[dict[str, Any]]:
                     | {"length_differs": differs, "repeats": repeats}
                 )
     return rows
+
+
+def _lift_differences(
+    settings: SummarySettings, table: Table, a: str, b: str
+) -> Iterator[dict[str, Any]]:
+    """Yield how far the lifts of two arms are apart, where there is a vanilla curve."""
+    curve = [arm for arm in settings.curve if table.found(arm)]
+    if len(curve) < 2:
+        return
+    for embedder in settings.embedders:
+        for scorer in settings.scorers:
+            one, other, *vanilla = (_point(table, arm, embedder, scorer) for arm in (a, b, *curve))
+            found = lift_difference(one, other, vanilla)
+            yield _row(a, b, ("lift", embedder, scorer), found)
 
 
 def _point(table: Table, arm: str, embedder: str, scorer: str) -> Point:

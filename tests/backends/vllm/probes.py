@@ -202,8 +202,11 @@ def generate_all():
         dtype="float32",
         max_groups=2,
         max_model_len=256,
+        # A step reads two prompts of 120 tokens and no third.
+        max_num_batched_tokens=256,
         kv_cache_memory_bytes=128 << 20,
     )
+    long = tuple(f"{start} it was" + " so" * 110 for start in ("Once", "Then"))
 
     def request(prompts=("Once upon a time", "The sea was"), diagnostics=False, **sampling):
         settings = Sampling(**{"max_new_tokens": 12} | sampling)
@@ -237,6 +240,7 @@ def generate_all():
         "again": run(ESamp(beta=1.0)),
         "vanilla": run(Vanilla()),
         "beta 0": run(ESamp(beta=0.0)),
+        "long": run(ESamp(beta=1.0), prompts=long),
         "greedy": run(ESamp(beta=1.0), temperature=0.0),
         "top_k_1": run(ESamp(beta=1.0), top_k=1),
         "noise": run(GaussianNoise(esamp=ESamp(beta=1.0))),

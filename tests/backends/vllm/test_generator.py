@@ -43,6 +43,11 @@ def test_samples_come_back_with_what_was_asked_for(results):
     assert all(0 < error < 10 for error in errors)
 
 
+def test_prompts_that_do_not_fit_into_a_step_wait_for_the_next(results):
+    """Split over two steps they would kill a seeded run on a CPU."""
+    assert [len(group) for group in results["long"]["tokens"]] == [3, 3]
+
+
 def test_log_probabilities_are_those_of_what_was_drawn_from(results):
     # One token survives top-k 1, steered or not; two where their logits are equal.
     logprobs = results["top_k_1"]["logprobs"]

@@ -34,6 +34,9 @@ CPU_DEFAULTS = {
     "enforce_eager": True,
     # Else vLLM wants nine tenths of the machine's memory, and does not start where they are in use.
     "kv_cache_memory_bytes": 2 << 30,
+    # Seeded requests, as ours are, kill the engine there when a prompt is split over two steps: it
+    # turns their generators back by an offset, which those of the CPU do not have.
+    "enable_chunked_prefill": False,
 }
 
 
