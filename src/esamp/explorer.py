@@ -40,7 +40,7 @@ DISTILLERS: dict[DistillerName, type[RecursiveDistiller | MLPDistiller | MeanDis
 
 @dataclass(frozen=True, kw_only=True)
 class ESamp:
-    """Exploratory Sampling.
+    """Exploratory Sampling. What spoke for each default stands in `docs/defaults.md`.
 
     Example:
         `ESamp(beta=0.25)`, or the paper's exact setting: `ESamp.paper()`.

@@ -303,7 +303,8 @@ def test_an_entropy_matched_arm_takes_truncation_and_prompts_of_its_target_and_a
 
 
 ON_VLLM = {
-    "vanilla", "min-p", "tree-of-thoughts", "esamp", "esamp-paper", "fire", "noise", "sharpening",
+    "vanilla", "min-p", "tree-of-thoughts", "cooling", "esamp", "esamp-paper", "fire", "noise",
+    "sharpening",
 }  # fmt: skip
 
 
@@ -320,7 +321,8 @@ def test_it_says_whether_vllm_runs_it(word):
         ("cooling(within=noise)", True),
         ("fire(within=cooling(within=esamp))", True),
         ("cooling(within=override)", False),
-        ("cooling(within=esamp(beta=0))", False),
+        ("cooling(within=esamp(beta=0))", True),
+        ("cooling", True),
     ],
 )
 def test_vllm_cools_what_it_steers(arm, runs):

@@ -43,7 +43,7 @@ PLAIN = Vanilla()
 MATCHED = "entropy-matched"
 SAMPLING = {"temperature": float, "top_p": float, "top_k": int, "min_p": float}
 ON_VLLM = (Vanilla, ESamp, GaussianNoise, Sharpening)
-"""Methods that the vLLM backend has, behind FIRE or alone; and cooled but for plain sampling."""
+"""Methods that the vLLM backend has, alone, cooled, or behind FIRE."""
 
 LONGEST = 1000
 """Characters of an arm, which bound how deep arms within arms can lie."""
@@ -95,7 +95,7 @@ class Arm:
     def runs_on_vllm(self) -> bool:
         """Whether the vLLM backend has this method; where not, Transformers has."""
         method = self.method.within if isinstance(self.method, Fire) else self.method
-        if isinstance(method, Cooling) and not method.within.inert:
+        if isinstance(method, Cooling):
             method = method.within
         return isinstance(method, ON_VLLM)
 

@@ -237,6 +237,9 @@ def generate_all():
         "mean": run(ESamp(beta=1.0, distiller=MeanDistiller())),
         "orthogonal": run(ESamp(beta=1.0, push="orthogonal")),
         "cooled": run(Cooling(within=ESamp(beta=1.0, push="orthogonal"), final=0.4, over=1)),
+        "cooled plain": run(Cooling(final=0.4, over=1)),
+        "cooled to 1": run(Cooling(final=1.0)),
+        "at the cool temperature": run(Vanilla(), temperature=0.4),
         "again": run(ESamp(beta=1.0)),
         "vanilla": run(Vanilla()),
         "beta 0": run(ESamp(beta=0.0)),
@@ -253,7 +256,7 @@ def generate_all():
         "greedy fire": run(Fire(), temperature=0.0),
         "refused": {
             "override": refusal(OverRIDE()),
-            "cooling": refusal(Cooling()),
+            "cooling": refusal(Cooling(within=OverRIDE())),
             "fire": refusal(Fire(within=OverRIDE())),
             "layer": refusal(ESamp(layer=2)),
             "diagnostics": refusal(ESamp(), diagnostics=True),

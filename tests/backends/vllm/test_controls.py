@@ -52,7 +52,15 @@ def test_noise_has_the_residuals_length_and_another_direction_each_time():
     assert not moved[0][~steered].any()
 
 
-@pytest.mark.parametrize("control", ["noise", "sharpening"])
+def test_plain_rows_are_left_as_they_are_and_learn_nothing():
+    explorer, shown = opened("plain"), step()
+    for _ in range(2):
+        assert torch.equal(explorer.steer(shown).states, shown.deep)
+        explorer.learn(shown, no_tokens(shown))
+    assert not explorer.bank.count.any()
+
+
+@pytest.mark.parametrize("control", ["noise", "sharpening", "plain"])
 def test_two_ranks_do_the_same_and_the_global_generator_is_left_alone(control):
     before = torch.get_rng_state()
     one, other, shown = opened(control), opened(control), step()

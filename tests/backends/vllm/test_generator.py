@@ -48,6 +48,19 @@ def test_prompts_that_do_not_fit_into_a_step_wait_for_the_next(results):
     assert [len(group) for group in results["long"]["tokens"]] == [3, 3]
 
 
+def test_cooled_plain_sampling_is_hot_at_first_and_then_cool(results):
+    hot, cooled, cool = (
+        results[each]["logprobs"] for each in ("vanilla", "cooled plain", "at the cool temperature")
+    )
+    firsts = [group[0][0] for group in results["vanilla"]["tokens"]]
+    assert [group[0][0] for group in results["cooled plain"]["tokens"]] == firsts
+    assert cooled[0] == pytest.approx(hot[0], abs=1e-4)
+    mean = [sum(each) / len(each) for each in (hot, cooled, cool)]
+    assert mean[0] < mean[1] - 0.3
+    assert mean[1] == pytest.approx(mean[2], abs=0.4)
+    assert results["cooled to 1"]["tokens"] == results["vanilla"]["tokens"]
+
+
 def test_log_probabilities_are_those_of_what_was_drawn_from(results):
     # One token survives top-k 1, steered or not; two where their logits are equal.
     logprobs = results["top_k_1"]["logprobs"]
@@ -104,7 +117,7 @@ def test_fire_heats_first_tokens_and_only_these(results):
     [
         ("override", "method 'override' does not run on vLLM: use --backend transformers"),
         ("fire", "method 'override' does not run on vLLM"),
-        ("cooling", "method 'cooling' does not run on vLLM"),
+        ("cooling", "method 'override' does not run on vLLM"),
         ("layer", "layer is 2, and this engine shows layer 1"),
         ("diagnostics", "use --backend transformers"),
         ("long", "shorten the prompt or lower --max-new-tokens"),

@@ -192,6 +192,7 @@ def test_settings_in_one_line():
 # -- methods -----------------------------------------------------------------------------------
 
 PUSH = ESamp(beta=0.5, push="orthogonal", distiller=MeanDistiller())
+STILL = ESamp(beta=1.0, distiller=MeanDistiller())
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,7 @@ PUSH = ESamp(beta=0.5, push="orthogonal", distiller=MeanDistiller())
             Cooling(within=GaussianNoise(esamp=PUSH)),
             EngineSettings(esamp=PUSH, control="noise", cooling_final=0.6),
         ),
+        (Cooling(), EngineSettings(esamp=STILL, control="plain", cooling_final=0.6)),
     ],
 )
 def test_a_method_as_an_engines_settings(method, settings):
@@ -215,9 +217,7 @@ def test_a_method_as_an_engines_settings(method, settings):
     assert cooling == (method if isinstance(method, Cooling) else None)
 
 
-@pytest.mark.parametrize(
-    "method", [Cooling(), Cooling(within=ESamp(beta=0.0)), OverRIDE(), Cooling(within=OverRIDE())]
-)
+@pytest.mark.parametrize("method", [OverRIDE(), Cooling(within=OverRIDE())])
 def test_a_method_that_the_engine_does_not_have_is_refused(method):
     with refused("does not run on vLLM: use --backend transformers"):
         EngineSettings.of(method)

@@ -13,8 +13,8 @@ from esamp.baselines.noise import of_length
 from esamp.explorer import ESamp, Explorer
 from esamp.method import Step
 
-Control = Literal["none", "noise", "sharpening"]
-"""What is pushed along: the residual, noise of its length, or deep itself."""
+Control = Literal["none", "noise", "sharpening", "plain"]
+"""What is pushed along: the residual, noise of its length, deep itself, or nothing."""
 
 
 def open_explorer(
@@ -25,6 +25,7 @@ def open_explorer(
         "none": Explorer,
         "noise": Noise,
         "sharpening": Sharpener,
+        "plain": Still,
     }
     return kinds[control](settings, groups, hidden, device)
 
@@ -49,7 +50,14 @@ class Noise(Explorer):
         return of_length(noise, residual)
 
 
-class Sharpener(Explorer):
+class Unlearned(Explorer):
+    """What asks no distiller."""
+
+    def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
+        """Learn nothing."""
+
+
+class Sharpener(Unlearned):
     """As `esamp.baselines.sharpening`: a distiller that predicts nothing, and learns nothing."""
 
     def explore(
@@ -58,5 +66,12 @@ class Sharpener(Explorer):
         """Return deep, so that the head reads (1+β)·deep."""
         return step.deep
 
-    def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
-        """Learn nothing."""
+
+class Still(Unlearned):
+    """Plain sampling of rows that are steered in name: what cools is cooled, see `Cooling`."""
+
+    def explore(
+        self, step: Step, residual: Float[Tensor, "rows hidden"]
+    ) -> Float[Tensor, "rows hidden"]:
+        """Return nothing to push along."""
+        return torch.zeros_like(residual)

@@ -26,7 +26,7 @@ from esamp.generation import (
     Sampling,
     Stats,
 )
-from esamp.method import Method, Vanilla
+from esamp.method import Method
 from esamp.sampling import row_key
 
 CPU_DEFAULTS = {
@@ -245,7 +245,7 @@ class VllmGenerator:
 
     def _prepare(self, method: Method) -> dict[str, Any]:
         """Set the engine to a method; return what each request is to say."""
-        if isinstance(method, Vanilla):
+        if method.inert:
             return {"esamp_beta": 0.0}
         asked = EngineSettings.of(method)
         esamp, layer = asked.esamp, self.settings.esamp.layer

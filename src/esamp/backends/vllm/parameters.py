@@ -76,6 +76,8 @@ class EngineSettings:
     def of(cls, method: Method) -> "EngineSettings":
         """Return a method as an engine runs it: ESamp or a control in its place, cooled or not.
 
+        A method that does nothing needs no engine's settings: its requests ask for no strength.
+
         Raises:
             UsageError: The method does not run on vLLM.
         """
@@ -87,8 +89,10 @@ class EngineSettings:
             # The smallest distiller: it is not asked.
             esamp = ESamp(beta=method.beta, distiller=MeanDistiller(), truncation=method.truncation)
             return cls(esamp=esamp, control="sharpening")
-        if isinstance(method, Cooling) and not method.within.inert:
-            within = cls.of(method.within)
+        if isinstance(method, Cooling):
+            # Engines cool what they steer, so plain rows are steered by nothing.
+            still = cls(esamp=ESamp(beta=1.0, distiller=MeanDistiller()), control="plain")
+            within = still if method.within.inert else cls.of(method.within)
             return replace(within, cooling_final=method.final, cooling_over=method.over)
         raise UsageError(f"method {method.name!r} does not run on vLLM: use --backend transformers")
 
