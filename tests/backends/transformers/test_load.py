@@ -1,3 +1,4 @@
+import gguf
 import huggingface_hub.constants
 import pytest
 import torch
@@ -6,7 +7,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from esamp import ModelError, UsageError
 from esamp.backends.transformers import load as loading
 from esamp.backends.transformers.generator import TransformersGenerator
-from esamp.backends.transformers.load import demo_gguf, demo_model, load, save_demo_model
+from esamp.backends.transformers.load import (
+    begin_as_told,
+    demo_gguf,
+    demo_model,
+    load,
+    save_demo_model,
+)
 from tiny import tiny, tiny_tokenizer
 
 # `esamp.backends.transformers.load` names the module; its function of that name stays in there.
@@ -49,6 +56,32 @@ def test_a_generator_loads_by_name(checkpoint):
     generator = TransformersGenerator.load(str(checkpoint), dtype="float32", chat_template="none")
     assert generator.model.dtype == torch.float32
     assert generator.chat_template == "none"
+
+
+@pytest.mark.parametrize(("told", "begins"), [(True, True), (False, False), (None, False)])
+def test_texts_begin_as_a_gguf_file_says(tmp_path, told, begins):
+    file, tokenizer = tmp_path / "model.gguf", tiny_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    writer = gguf.GGUFWriter(file, "gemma3")
+    if told is not None:
+        writer.add_add_bos_token(told)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    plain = tokenizer("Hi")["input_ids"]
+    begin_as_told(tokenizer, file)
+    found = tokenizer("Hi")["input_ids"]
+    assert found == [tokenizer.bos_token_id] * begins + plain
+    assert tokenizer("Hi", add_special_tokens=False)["input_ids"] == plain
+
+
+def test_a_tokenizer_that_begins_by_itself_or_has_no_token_for_it_is_left(tmp_path):
+    tokenizer = tiny_tokenizer()
+    begin_as_told(tokenizer, tmp_path / "not read.gguf")
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    tokenizer.add_bos_token = True
+    begin_as_told(tokenizer, tmp_path / "not read.gguf")
+    assert tokenizer("H")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 def assert_one_line(error, *words):

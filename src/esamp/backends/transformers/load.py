@@ -47,10 +47,13 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = choose_dtype(dtype, device)
     source, options = demo_model() if name is None else name, {}
-    if source.endswith(GGUF):
-        source, options = str(Path(source).parent), {"gguf_file": Path(source).name}
+    file = Path(source) if source.endswith(GGUF) else None
+    if file is not None:
+        source, options = str(file.parent), {"gguf_file": file.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        if file is not None:
+            begin_as_told(tokenizer, file)
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=DTYPES[dtype], **options, **_dense(options)
         )
@@ -60,6 +63,21 @@ def load(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(device).eval(), tokenizer
+
+
+def begin_as_told(tokenizer: Tokenizer, gguf: Path) -> None:
+    """Let texts begin with the token for it where a GGUF file says so: Transformers does not ask.
+
+    Without it Gemma writes word salad.
+    """
+    begin = tokenizer.bos_token_id
+    if begin is None or tokenizer("a")["input_ids"][:1] == [begin]:
+        return  # the file's header is long, and reading it takes seconds
+    from gguf import GGUFReader
+
+    told = GGUFReader(gguf).get_field("tokenizer.ggml.add_bos_token")
+    if told is not None and told.contents():
+        tokenizer.add_bos_token = True
 
 
 def demo_gguf() -> Path | None:
