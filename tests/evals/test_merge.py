@@ -65,19 +65,20 @@ def test_parts_must_be_complete_and_go_together(make, tmp_path):
 
 def test_matched_arms_have_one_temperature(make, tmp_path):
     first = make("first", [0], arms=MATCHED)
-    data = first[0].read("calibration.json")
-    # A run that begins with the temperatures of another takes them.
-    shared = tmp_path / "second"
-    shared.mkdir()
-    RunFolder(shared).write("calibration.json", data)
     second = make("second", [1], arms=MATCHED)
     whole, _ = make("whole", [0, 1], arms=MATCHED)
     merge_runs([first, second], tmp_path / "merged")
     assert files(tmp_path / "merged") == files(whole.path)
+    # A run that begins with the temperatures of another takes them, and finds none of its own.
+    data = first[0].read("calibration.json")
     data["entropy-matched(arm=esamp(beta=0.5))"]["temperature"] = 0.5
-    second[0].write("calibration.json", data)
+    (tmp_path / "third").mkdir()
+    RunFolder(tmp_path / "third").write("calibration.json", data)
+    third = make("third", [2], arms=MATCHED)
+    assert third[0].read("calibration.json") == data
+    assert third[0].read("summary.json")["arms"][-1]["temperature"] == 0.5
     with pytest.raises(UsageError, match="different temperatures"):
-        merge_runs([first, second], tmp_path / "another")
+        merge_runs([first, third], tmp_path / "another")
 
 
 def test_machines_that_differ_are_all_named(make, tmp_path):

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from rich.console import Console
 
 from esamp.backends.precision import choose_dtype
 from esamp.backends.text import ChatTemplate
 from esamp.cli.backend import load_generator
-from esamp.cli.console import machine, only_data_on_stdout, progress_bar, talk, write_json
-from esamp.cli.eval_table import table
+from esamp.cli.console import machine, only_data_on_stdout, progress_bar
+from esamp.cli.eval_table import show
 from esamp.cli.settings import BackendName
 from esamp.errors import MissingDependencyError, UsageError
 from esamp.evals.arms import parse_arm
@@ -144,11 +143,7 @@ def evaluate(  # noqa: PLR0913  (one parameter per option: typer reads them)
         if prepared.paper:
             folder.write(PAPER, prepared.paper)
         summary = run(prepared.config, prepared.items, prepared.tools(), folder)
-    if json:
-        write_json(summary)
-    else:
-        Console().print(table(summary, folder.read(PAPER) if folder.has(PAPER) else {}))
-        talk.print(f"more: esamp report {folder_path}")
+    show(summary, folder, json=json)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -4,8 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
+from esamp.cli.console import talk, write_json
+from esamp.evals.folder import RunFolder
+from esamp.evals.paper import FILE as PAPER
 from esamp.evals.paper import Numbers
 
 Values = Mapping[str, Mapping[str, float | None] | None]
@@ -17,6 +21,15 @@ COLUMNS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Values]]] = {
     "": ("", lambda arm: {"entropy": arm["entropy"], "tokens": arm["tokens_per_sample"]}),
 }
 """How a measure's name begins in paper.json and in the table, and an arm's values by the rest."""
+
+
+def show(summary: Mapping[str, Any], folder: RunFolder, *, json: bool) -> None:
+    """Print the summary of a run: its main numbers, or with `json` all of it."""
+    if json:
+        write_json(summary)
+        return
+    Console().print(table(summary, folder.read(PAPER) if folder.has(PAPER) else {}))
+    talk.print(f"more: esamp report {folder.path}", markup=False)
 
 
 def table(summary: Mapping[str, Any], paper: Numbers) -> Table:

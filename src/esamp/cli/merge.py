@@ -4,13 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from esamp.cli.console import talk, write_json
-from esamp.cli.eval_table import table
+from esamp.cli.eval_table import show
 from esamp.evals.folder import RunFolder
 from esamp.evals.merge import merge_runs
-from esamp.evals.paper import FILE as PAPER
 from esamp.report.runs import open_run
 
 
@@ -21,10 +18,4 @@ def merge(
 ) -> None:
     """Make one run of RUNS, complete ones that differ in nothing but their seeds."""
     parts = [open_run(run) for run in runs]
-    summary = merge_runs(parts, out)
-    if json:
-        write_json(summary)
-    else:
-        folder = RunFolder.existing(out)
-        Console().print(table(summary, folder.read(PAPER) if folder.has(PAPER) else {}))
-        talk.print(f"more: esamp report {out}", markup=False)
+    show(merge_runs(parts, out), RunFolder.existing(out), json=json)

@@ -128,11 +128,15 @@ def _arm(settings: SummarySettings, table: Table, arm: ArmSettings) -> dict[str,
     }
 
 
+def _curve(settings: SummarySettings, table: Table, kind: str) -> list[str]:
+    """Return the vanilla arms; one that was not reached yet is no part of the curve."""
+    return [arm for arm in settings.curve if table.found(arm, kind)]
+
+
 def _frontier(settings: SummarySettings, table: Table) -> list[dict[str, Any]]:
     """Return the lift of every arm but vanilla, for each embedder and scorer."""
     rows = []
-    # A vanilla arm that was not reached yet is no part of the curve.
-    curve = [arm for arm in settings.curve if table.found(arm)]
+    curve = _curve(settings, table, "measures")
     for arm in settings.others:
         for embedder in settings.embedders:
             for scorer in settings.scorers:
@@ -155,7 +159,7 @@ def _lift_differences(
     settings: SummarySettings, table: Table, a: str, b: str
 ) -> Iterator[dict[str, Any]]:
     """Yield how far the lifts of two arms are apart, where there is a vanilla curve."""
-    curve = [arm for arm in settings.curve if table.found(arm)]
+    curve = _curve(settings, table, "measures")
     if len(curve) < 2:
         return
     for embedder in settings.embedders:
@@ -189,7 +193,7 @@ def _plain_vanilla(settings: SummarySettings, table: Table) -> list[dict[str, An
 
 def _best_vanilla(settings: SummarySettings, table: Table) -> list[dict[str, Any]]:
     """Return how far every arm is from the best vanilla temperature in pass@k, for each k."""
-    vanilla = [arm for arm in settings.curve if table.found(arm, "grades")]
+    vanilla = _curve(settings, table, "grades")
     rows = []
     for arm in settings.others:
         for k in settings.ks:

@@ -164,6 +164,7 @@ def test_what_is_found_does_not_change_what_was_given():
         (esamp(cooling_final=True), {}, "cooling_final is True: give a number"),
         (esamp(cooling_final="0.5"), {}, "cooling_final is '0.5': give a number"),
         (esamp(cooling_over=0), {}, "cooling_over is 0: give a whole number from 1"),
+        (esamp(control="plain"), {}, "control is 'plain' and cooling_final is 1, so nothing would"),
         (esamp(push="up"), {}, "push is 'up': give one of residual, orthogonal"),
         (
             esamp(push="orthogonal", control="sharpening"),
@@ -209,6 +210,10 @@ STILL = ESamp(beta=1.0, distiller=MeanDistiller())
             EngineSettings(esamp=PUSH, control="noise", cooling_final=0.6),
         ),
         (Cooling(), EngineSettings(esamp=STILL, control="plain", cooling_final=0.6)),
+        (
+            Cooling(within=ESamp(beta=0.0)),
+            EngineSettings(esamp=STILL, control="plain", cooling_final=0.6),
+        ),
     ],
 )
 def test_a_method_as_an_engines_settings(method, settings):

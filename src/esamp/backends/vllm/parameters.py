@@ -64,6 +64,11 @@ class EngineSettings:
             raise UsageError(
                 f"cooling_final is {final!r}: give a number above 0, and at most 1 (off)"
             )
+        if self.control == "plain" and final == 1:
+            raise UsageError(
+                "control is 'plain' and cooling_final is 1, so nothing would be done: give a "
+                "cooling_final below 1, or another control"
+            )
 
     @property
     def cooling(self) -> Cooling | None:
@@ -90,10 +95,12 @@ class EngineSettings:
             esamp = ESamp(beta=method.beta, distiller=MeanDistiller(), truncation=method.truncation)
             return cls(esamp=esamp, control="sharpening")
         if isinstance(method, Cooling):
-            # Engines cool what they steer, so plain rows are steered by nothing.
-            still = cls(esamp=ESamp(beta=1.0, distiller=MeanDistiller()), control="plain")
-            within = still if method.within.inert else cls.of(method.within)
-            return replace(within, cooling_final=method.final, cooling_over=method.over)
+            cooling: dict[str, Any] = {"cooling_final": method.final, "cooling_over": method.over}
+            if method.within.inert:
+                # Engines cool what they steer, so plain rows are steered by nothing.
+                still = ESamp(beta=1.0, distiller=MeanDistiller())
+                return cls(esamp=still, control="plain", **cooling)
+            return replace(cls.of(method.within), **cooling)
         raise UsageError(f"method {method.name!r} does not run on vLLM: use --backend transformers")
 
     @classmethod
