@@ -89,6 +89,8 @@ CARDS = (
     Card(name="4090", bandwidth=1.008e12, half=165e12, fp32=82.6e12, memory=24 * 2**30),
     Card(name="H100", bandwidth=3.35e12, half=989e12, fp32=67e12, memory=80 * 2**30),
 )
+H200 = Card(name="H200", bandwidth=4.8e12, half=989e12, fp32=67e12, memory=141e9)
+"""The card that gpu.py has measured on; the same processor as the H100."""
 QWEN2 = Model(
     name="Qwen2.5-7B", hidden=3584, layers=28, vocab=152064, heads=28, kv_heads=4, head_size=128,
     inner=18944,

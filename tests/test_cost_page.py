@@ -223,8 +223,23 @@ def test_tables_of_the_overhead_page_are_what_its_script_computes():
     assert tables_of("overhead.md", "overhead.py") == overhead.tables()
 
 
+def test_measured_tables_of_the_overhead_page_are_what_was_measured():
+    import gpu
+
+    data = json.loads((ROOT / "benchmarks" / "results" / "gpu-nvidia-h200.json").read_text())
+    assert tables_of("overhead.md", "gpu.py") == [gpu.losses_table(data), gpu.paper_table(data)]
+
+
 def test_tables_of_the_cost_page_are_what_was_measured_beside_the_model():
     import cost_tables
 
     data = json.loads((ROOT / "benchmarks" / "results" / "cost-cpu.json").read_text())
     assert tables_of("cost.md", "cost_tables.py") == cost_tables.tables(data)
+
+
+def test_the_table_of_a_gpu_on_the_cost_page_is_what_was_measured():
+    import cost_tables
+
+    data = json.loads((ROOT / "benchmarks" / "results" / "cost-nvidia-h200.json").read_text())
+    rates = cost_tables.Rates(**data["rates"])
+    assert tables_of("cost.md", "cost_tables.py h200") == [cost_tables.steps_table(data, rates)]

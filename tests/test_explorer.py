@@ -356,6 +356,7 @@ def test_the_papers_setting():
         ({"beta": "much"}, "beta is 'much': "),
         ({"scope": "galaxy"}, "scope is 'galaxy': give one of prompt, shared, sample"),
         ({"push": "up"}, "push is 'up': give one of residual, orthogonal"),
+        ({"capture": 1}, "capture is 1: give true or false"),
         ({"truncation": "none"}, "truncation is 'none': give one of reference, fused"),
         ({"layer": 0}, r"layer is 0: give 1 \(the first block\) or more"),
     ],

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from esamp.distiller import Distiller, MeanDistiller
+from esamp.capture import Captured, capture
+from esamp.distiller import Bank, Distiller, MeanDistiller
 from esamp.errors import UsageError
 from esamp.fusion import across, push_states
 from esamp.method import Call, Push, Scope, Steering, Step, Truncation
@@ -59,6 +60,9 @@ class ESamp:
     `orthogonal`, ours, β does nothing but push, and the temperature is the engine's alone."""
     layer: int = 1
     """Block whose output the distiller reads; 1 is the first."""
+    capture: bool = True
+    """On a GPU, replay steps as CUDA graphs and learn beside the model. Changes no number; False
+    launches one kernel after another."""
 
     def __post_init__(self) -> None:
         check_beta(self.beta)
@@ -72,6 +76,8 @@ class ESamp:
             raise UsageError(f"push is {self.push!r}: give one of {allowed}")
         if self.layer < 1:
             raise UsageError(f"layer is {self.layer}: give 1 (the first block) or more")
+        if not isinstance(self.capture, bool):
+            raise UsageError(f"capture is {self.capture!r}: give true or false")
 
     @classmethod
     def paper(cls) -> "ESamp":
@@ -93,9 +99,11 @@ class ESamp:
         """Whether nothing is steered unless a request asks for its own β."""
         return self.beta == 0
 
-    def start(self, call: Call) -> "Explorer":
+    def start(self, call: Call) -> "Explorer | Captured":
         """Return fresh distillers for the groups of one call."""
-        return Explorer(self, call.capacity, call.hidden, call.device)
+        explorer = Explorer(self, call.capacity, call.hidden, call.device)
+        captured = capture(explorer, call.device) if self.capture else None
+        return captured or explorer
 
 
 def check_beta(beta: float) -> None:
@@ -111,7 +119,7 @@ class Explorer(Steering):
         self, settings: ESamp, groups: int, hidden: int, device: torch.device | str
     ) -> None:
         self.settings = settings
-        self.bank = settings.distiller.open(groups, hidden, device)
+        self.bank: Bank = settings.distiller.open(groups, hidden, device)
         self._beta = torch.tensor(settings.beta, device=device)
 
     def steer(self, step: Step) -> Push:

@@ -64,6 +64,7 @@ from esamp.generation import Sampling
             Arm(method=ESamp(distiller=RecursiveDistiller(features=64, ridge=10.0))),
         ),
         ("esamp(layer=2, truncation=fused)", Arm(method=ESamp(layer=2, truncation="fused"))),
+        ("esamp(capture=false)", Arm(method=ESamp(capture=False))),
         (
             "kl-budget(budget=0.3, beta=1, distiller=mean)",
             Arm(method=Moderated(esamp=ESamp(beta=1.0, distiller=MeanDistiller()), budget=0.3)),
@@ -153,6 +154,7 @@ ESAMPS = st.builds(
     truncation=st.sampled_from(["reference", "fused"]),
     push=st.sampled_from(["residual", "orthogonal"]),
     layer=COUNTS,
+    capture=st.booleans(),
 )
 METHODS = st.one_of(
     st.just(Vanilla()),

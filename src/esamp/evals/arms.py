@@ -316,6 +316,10 @@ def _convert(name: str, text: str, kind: Any) -> Any:
         if text not in get_args(kind):
             raise UsageError(f"{name} is {text!r}: give one of {_listed(get_args(kind))}")
         return text
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UsageError(f"{name} is {text!r}: give true or false")
+        return text == "true"
     if kind is int:
         if WHOLE.fullmatch(text) is None or abs(int(text)) >= 2**63:
             raise UsageError(f"{name} is {text!r}: give a whole number below 2^63")
@@ -343,6 +347,8 @@ def _format(value: Any) -> str:
         return Arm(method=value).name
     if isinstance(value, str):
         return value if BARE.fullmatch(value) else _quote(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return repr(value).removesuffix(".0")
 
 

@@ -137,7 +137,7 @@ def test_what_is_found_does_not_change_what_was_given():
         (
             esamp(strength=1),
             {},
-            "esamp has no setting 'strength': give one of allow_unproven, beta, control, "
+            "esamp has no setting 'strength': give one of allow_unproven, beta, capture, control, "
             "cooling_final, cooling_over, distiller, layer, max_groups, push, scope, timing, "
             "truncation",
         ),
@@ -166,6 +166,7 @@ def test_what_is_found_does_not_change_what_was_given():
         (esamp(cooling_over=0), {}, "cooling_over is 0: give a whole number from 1"),
         (esamp(control="plain"), {}, "control is 'plain' and cooling_final is 1, so nothing would"),
         (esamp(push="up"), {}, "push is 'up': give one of residual, orthogonal"),
+        (esamp(capture="no"), {}, "capture is 'no': give true or false"),
         (
             esamp(push="orthogonal", control="sharpening"),
             {},

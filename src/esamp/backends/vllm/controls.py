@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from esamp.backends.vllm.ranks import AgreedBank, Broadcast
 from esamp.baselines.noise import of_length
+from esamp.capture import Captured, capture
 from esamp.explorer import ESamp, Explorer
 from esamp.method import Step
 
@@ -18,16 +20,36 @@ Control = Literal["none", "noise", "sharpening", "plain"]
 
 
 def open_explorer(
-    control: Control, settings: ESamp, groups: int, hidden: int, device: torch.device | str
-) -> Explorer:
-    """Return fresh distillers for that many groups, pushing along what the control says."""
+    control: Control,
+    settings: ESamp,
+    groups: int,
+    hidden: int,
+    device: torch.device | str,
+    broadcast: Broadcast | None = None,
+) -> Explorer | Captured:
+    """Return fresh distillers for that many groups, pushing along what the control says.
+
+    Args:
+        control: The control, or none.
+        settings: Whose distiller, push and capture count.
+        groups: How many there are.
+        hidden: Width of states.
+        device: Where they are.
+        broadcast: How ranks agree; None where there is one.
+    """
     kinds: dict[str, type[Explorer]] = {
         "none": Explorer,
         "noise": Noise,
         "sharpening": Sharpener,
         "plain": Still,
     }
-    return kinds[control](settings, groups, hidden, device)
+    explorer = kinds[control](settings, groups, hidden, device)
+    if broadcast is not None:
+        explorer.bank = AgreedBank(explorer.bank, broadcast)
+    # Controls may draw, and ranks talk: neither is recorded.
+    if control != "none" or broadcast is not None or not settings.capture:
+        return explorer
+    return capture(explorer, device) or explorer
 
 
 class Noise(Explorer):

@@ -25,7 +25,7 @@ from torch import Tensor
 from esamp.backends.vllm.clock import Clock
 from esamp.backends.vllm.controls import open_explorer
 from esamp.backends.vllm.parameters import EngineSettings
-from esamp.backends.vllm.ranks import AgreedBank, Broadcast
+from esamp.backends.vllm.ranks import Broadcast
 from esamp.backends.vllm.roster import Member, Roster
 from esamp.backends.vllm.totals import Totals
 from esamp.baselines.cooling import cool
@@ -112,10 +112,13 @@ class Pilot:
         self.clock = Clock(settings.timing, self._device)
         self._cooling = settings.cooling
         self.explorer = open_explorer(
-            settings.control, settings.esamp, settings.max_groups, self.hidden, self._device
+            settings.control,
+            settings.esamp,
+            settings.max_groups,
+            self.hidden,
+            self._device,
+            self._broadcast,
         )
-        if self._broadcast is not None:
-            self.explorer.bank = AgreedBank(self.explorer.bank, self._broadcast)
         self.roster = Roster(settings.esamp, settings.max_groups, self.explorer.bank, self._device)
         self._cached: Plan | None = None
         self._rows: Callable[[], Sequence[str]] | None = None
