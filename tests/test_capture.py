@@ -19,6 +19,7 @@ from esamp.explorer import ESamp, Explorer
 from esamp.layout import Layout
 from esamp.mlp import MLPDistiller
 from esamp.recursive import RecursiveDistiller
+from late import Late, tensors
 from steps import HIDDEN, no_tokens, random_states, random_step
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -28,41 +29,6 @@ DISTILLERS = pytest.mark.parametrize(
     ids=lambda distiller: distiller.name,
 )
 GROUPS = 4
-
-
-def tensors(of):
-    return {name: each for name, each in vars(of).items() if isinstance(each, torch.Tensor)}
-
-
-class Late:
-    """Records and replays on the CPU; what runs beside runs when somebody waits, and not before."""
-
-    def __init__(self, bank):
-        self.bank = bank
-        self.later = []
-        self.recorded = self.waits = 0
-
-    def record(self, work):
-        before = {name: each.clone() for name, each in tensors(self.bank).items()}
-        result = work()
-        for name, each in tensors(self.bank).items():
-            each.copy_(before[name])
-        self.recorded += 1
-
-        def replay():
-            again = work()
-            for old, new in zip(result or (), again or (), strict=True):
-                old.copy_(new)
-
-        return result, replay
-
-    def beside(self, replay):
-        self.later.append(replay)
-
-    def wait(self):
-        self.waits += 1
-        while self.later:
-            self.later.pop(0)()
 
 
 def explorers(distiller, device="cpu", hidden=HIDDEN, groups=GROUPS):

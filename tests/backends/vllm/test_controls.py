@@ -5,9 +5,11 @@ import torch
 
 from esamp.backends.vllm.controls import open_explorer
 from esamp.baselines import Sharpening
+from esamp.capture import Captured
 from esamp.distiller import MeanDistiller
 from esamp.explorer import ESamp, Explorer
 from esamp.method import Call
+from late import Late
 from steps import no_tokens, random_step
 
 GROUPS = [0, 1, 0, 1, 1]
@@ -25,6 +27,26 @@ def step():
 
 def test_no_control_is_the_explorer():
     assert type(opened("none")) is Explorer
+
+
+@pytest.mark.parametrize(
+    ("captured", "control", "broadcast", "settings"),
+    [
+        (True, "none", None, {}),
+        (False, "none", None, {"capture": False}),
+        (False, "none", lambda values: values, {}),
+        (False, "noise", None, {}),
+        (False, "sharpening", None, {}),
+    ],
+    ids=["esamp", "told not to", "ranks that talk", "what draws", "what learns nothing"],
+)
+def test_only_esamp_on_one_rank_is_captured(captured, control, broadcast, settings, monkeypatch):
+    def capture(explorer, device):
+        return Captured(explorer, Late(explorer.bank))
+
+    monkeypatch.setattr("esamp.backends.vllm.controls.capture", capture)
+    found = open_explorer(control, ESamp(**settings), 2, HIDDEN, "cpu", broadcast)
+    assert isinstance(found, Captured) == captured
 
 
 def test_sharpening_is_the_baseline_and_learns_nothing():

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from esamp.backends.vllm.ranks import AgreedBank
+from esamp.capture import SETTLED, Captured
 from esamp.distiller import MeanDistiller
 from esamp.layout import Layout
 from esamp.mlp import MLPDistiller
+from late import Late
 from no_sync import ForbidHostSync
 from steps import HIDDEN
 
@@ -74,6 +76,29 @@ def test_rows_are_steered_as_the_core_steers_them(distiller):
     stats = pilot.stats()
     assert (stats["rows_steered"], stats["rows_fallback"], stats["faults"]) == (steered, 0, {})
     assert (stats["groups_open"], stats["requests_open"]) == (2, 2)
+
+
+def test_captured_steps_steer_as_plain_ones_do(distiller, monkeypatch):
+    """Groups come, settle and go, while what is learnt beside the model is as late as it may be."""
+    plain, devices = open_pilot(distiller=distiller), []
+
+    def capture(explorer, device):
+        devices.append(Late(explorer.bank))
+        return Captured(explorer, devices[-1])
+
+    monkeypatch.setattr("esamp.backends.vllm.controls.capture", capture)
+    captured, scheduler, seed = open_pilot(distiller=distiller), Scheduler(), 0
+    for coming, finished in STEPS:
+        for number in range(SETTLED + 2):
+            come = map(newcomer, coming if number == 0 else [])
+            output = scheduler.step(*come, finished=finished if number == 0 else [])
+            seed += 1
+            shown = states(len(output.num_scheduled_tokens), seed)
+            ours, theirs = (drive(pilot, output, shown) for pilot in (captured, plain))
+            assert torch.equal(bits(ours.states), bits(theirs.states))
+            assert ours.pushed == theirs.pushed
+    assert captured.stats() == plain.stats()
+    assert devices[0].recorded >= 8
 
 
 def test_steered_rows_cool_with_the_tokens_that_they_have_drawn():
