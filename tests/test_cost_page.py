@@ -237,9 +237,12 @@ def test_tables_of_the_cost_page_are_what_was_measured_beside_the_model():
     assert tables_of("cost.md", "cost_tables.py") == cost_tables.tables(data)
 
 
-def test_the_table_of_a_gpu_on_the_cost_page_is_what_was_measured():
+def test_the_tables_of_a_gpu_on_the_cost_page_are_what_was_measured():
     import cost_tables
 
     data = json.loads((ROOT / "benchmarks" / "results" / "cost-nvidia-h200.json").read_text())
     rates = cost_tables.Rates(**data["rates"])
-    assert tables_of("cost.md", "cost_tables.py h200") == [cost_tables.steps_table(data, rates)]
+    assert tables_of("cost.md", "cost_tables.py h200") == [
+        cost_tables.steps_table(data, rates),
+        cost_tables.backends_table(data, rates),
+    ]
