@@ -5,7 +5,7 @@
 Two questions. What does decoding lose to it, on Transformers and, where it is installed, on vLLM
 (`esamp bench decode`, alternately within one process)? And what does one step of each distiller
 cost, in milliseconds, operations and bytes, as groups and width grow? Prints a table and writes
-benchmarks/results/<device>.json.
+benchmarks/results/<machine>.json.
 """
 
 import argparse
@@ -135,7 +135,9 @@ def main() -> None:
             f"{each['state_bytes_per_group'] / 1e6:.3f} |"
         )
     if not quick:
-        name = re.sub(r"[^a-z0-9]+", "-", f"{machine()['device']}".lower())
+        here = machine()
+        machine_name = f"cpu {here['processor']}" if device == "cpu" else here["device"]
+        name = re.sub(r"[^a-z0-9]+", "-", machine_name.lower())
         data = {"decode": decoded, "steps": steps}
         (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=2) + "\n")
 
