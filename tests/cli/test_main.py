@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 import sys
 
@@ -55,6 +56,11 @@ def test_an_unknown_choice_names_the_allowed_ones(run, option):
     assert code == 2
     assert "nonsense" in err
     assert "is not one of" in " ".join(err.split())
+
+
+def test_the_version_is_the_installed_one(run):
+    code, out, _ = run("--version")
+    assert (code, out.split()) == (0, ["esamp", importlib.metadata.version("esamp")])
 
 
 def test_debug_lets_the_traceback_through():

@@ -16,7 +16,15 @@ from esamp.cli.verdict import judge
 from esamp.errors import EsampError
 
 READY = "ready"
-PACKAGES = ("torch", "transformers", "accelerate", "gguf", "sentence-transformers", "vllm")
+PACKAGES = (
+    "esamp",
+    "torch",
+    "transformers",
+    "accelerate",
+    "gguf",
+    "sentence-transformers",
+    "vllm",
+)
 
 
 def doctor(

@@ -6,9 +6,11 @@ on the command line lets the traceback through.
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 
+from esamp import __version__
 from esamp.errors import EsampError, UsageError
 
 try:
@@ -33,6 +35,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="--debug, anywhere, shows the traceback of an error.",
 )
+
+
+def show_version(asked: bool) -> bool:
+    """Print the version and end, where that is asked for."""
+    if asked:
+        typer.echo(f"esamp {__version__}")
+        raise typer.Exit
+    return asked  # typer takes it for the option's value
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="The version, and nothing else."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a verb."""
+
+
 app.command()(generate)
 app.command("eval")(evaluate)
 app.command()(report)
