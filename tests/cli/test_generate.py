@@ -25,6 +25,7 @@ def test_the_contract_of_the_json(run, checkpoint):
     assert result["method"]["name"] == "esamp"
     assert result["method"]["beta"] == 0.25
     assert result["method"]["distiller"]["name"] == "recursive"
+    assert result["method"]["distiller"]["features"] == 256
     for each in result["samples"]:
         assert set(each) == {
             "text", "token_ids", "finish_reason", "logprobs", "reference_logprobs", "novelty",
@@ -104,6 +105,12 @@ def test_a_prompt_longer_than_the_context_is_refused(run, checkpoint):
 
 
 @pytest.mark.slow
+def test_fewer_features_are_another_distiller(run, checkpoint):
+    few = sample(run, checkpoint, "--features", "16")
+    assert few["method"]["distiller"]["features"] == 16
+    assert few["stats"]["distiller_error"] != sample(run, checkpoint)["stats"]["distiller_error"]
+
+
 def test_the_distiller_learns_a_real_model(run, checkpoint):
     result = sample(run, checkpoint, "--seed", "1", tokens=96, samples=16)
     last = result["stats"]["distiller_error"][-16:]

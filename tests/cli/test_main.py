@@ -27,6 +27,12 @@ ONE_LINE = {
     "seed": (["generate", "x", "--seed", "-1"], 2, "seed is -1"),
     "dtype": (["generate", "x", "--dtype", "int4"], 2, "dtype is 'int4'"),
     "model": (["generate", "x", "--model", "./no-such-model"], 1, "model './no-such-model'"),
+    "features": (["generate", "x", "--features", "-1"], 2, "features is -1: give 0 or more"),
+    "features of what has none": (
+        ["bench", "decode", "--distiller", "mean", "--features", "64"],
+        2,
+        "features is 64, and the distiller mean has none",
+    ),
     "compare with itself": (
         ["generate", "x", "--method", "vanilla", "--compare"],
         2,

@@ -46,6 +46,9 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     rounds: Annotated[int, typer.Option(help="Rounds; in each, every arm runs once.")] = 5,
     beta: Annotated[float, typer.Option(help="Strength of ESamp.")] = 0.25,
     distiller: Annotated[DistillerName, typer.Option(help="Distiller of ESamp.")] = "recursive",
+    features: Annotated[
+        int | None, typer.Option(help="Features of the recursive distiller; left out: 256.")
+    ] = None,
     backend: Annotated[BackendName, typer.Option(help="Engine.")] = "transformers",
     model: Annotated[
         str | None, typer.Option(help="Hub id, folder or .gguf; left out: SmolLM2-135M-Instruct.")
@@ -62,7 +65,7 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     ):
         if value < least:
             raise UsageError(f"{name} is {value}: give {least} or more")
-    chosen, dtype = build_esamp(beta, distiller), choose_dtype(dtype)
+    chosen, dtype = build_esamp(beta, distiller, features), choose_dtype(dtype)
     shape = Shape(prompts=prompts, samples=samples, max_new_tokens=max_new_tokens)
     with only_data_on_stdout():
         if backend == "vllm":

@@ -23,6 +23,9 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
     distiller: Annotated[DistillerName, typer.Option(help="What predicts deep states.")] = (
         "recursive"
     ),
+    features: Annotated[
+        int | None, typer.Option(help="Features of the recursive distiller; left out: 256.")
+    ] = None,
     truncation: Annotated[
         Truncation, typer.Option(help="Logits that top-k, top-p and min-p judge.")
     ] = "reference",
@@ -50,7 +53,7 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
 ) -> None:
     """Sample K completions of PROMPT that differ in meaning."""
     # Built in any case, so that a bad value is told of whatever the method.
-    esamp = build_esamp(beta, distiller, truncation)
+    esamp = build_esamp(beta, distiller, features, truncation)
     chosen: Method = Vanilla() if method == "vanilla" else esamp
     if compare and method == "vanilla":
         raise UsageError("--compare sets a method beside vanilla: leave it out with vanilla")

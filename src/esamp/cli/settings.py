@@ -3,22 +3,37 @@
 import dataclasses
 from typing import Any, Literal
 
+from esamp.distiller import Distiller
+from esamp.errors import UsageError
 from esamp.explorer import DISTILLERS, DistillerName, ESamp
 from esamp.method import Method, Truncation
+from esamp.recursive import RecursiveDistiller
 
 MethodName = Literal["esamp", "vanilla"]
 BackendName = Literal["transformers", "vllm"]
 
 
 def build_esamp(
-    beta: float, distiller: DistillerName, truncation: Truncation = "reference"
+    beta: float,
+    distiller: DistillerName,
+    features: int | None,
+    truncation: Truncation = "reference",
 ) -> ESamp:
-    """Return ESamp as the options describe it.
+    """Return ESamp as the options describe it; no features are the distiller's own number.
 
     Raises:
-        UsageError: β is not a finite number of 0 or above.
+        UsageError: β is not a finite number of 0 or above, or features are negative or asked of a
+            distiller that has none.
     """
-    return ESamp(beta=beta, distiller=DISTILLERS[distiller](), truncation=truncation)
+    built: Distiller = DISTILLERS[distiller]()
+    if features is not None:
+        if not isinstance(built, RecursiveDistiller):
+            raise UsageError(
+                f"features is {features}, and the distiller {distiller} has none: leave --features "
+                "out, or give --distiller recursive"
+            )
+        built = dataclasses.replace(built, features=features)
+    return ESamp(beta=beta, distiller=built, truncation=truncation)
 
 
 def describe(method: Method) -> dict[str, Any]:
