@@ -19,7 +19,7 @@ from esamp.cli.console import (
     progress_bar,
     write_json,
 )
-from esamp.cli.settings import BackendName, build_esamp
+from esamp.cli.settings import BackendName, Features, build_esamp
 from esamp.cli.timing import Timed
 from esamp.distiller import Distiller
 from esamp.errors import UsageError
@@ -46,9 +46,7 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     rounds: Annotated[int, typer.Option(help="Rounds; in each, every arm runs once.")] = 5,
     beta: Annotated[float, typer.Option(help="Strength of ESamp.")] = 0.25,
     distiller: Annotated[DistillerName, typer.Option(help="Distiller of ESamp.")] = "recursive",
-    features: Annotated[
-        int | None, typer.Option(help="Features of the recursive distiller; left out: 256.")
-    ] = None,
+    features: Features = None,
     backend: Annotated[BackendName, typer.Option(help="Engine.")] = "transformers",
     model: Annotated[
         str | None, typer.Option(help="Hub id, folder or .gguf; left out: SmolLM2-135M-Instruct.")

@@ -8,7 +8,7 @@ import typer
 from esamp.backends.text import ChatTemplate
 from esamp.cli.backend import load_generator
 from esamp.cli.console import only_data_on_stdout, progress_bar, talk, write_json
-from esamp.cli.settings import BackendName, MethodName, build_esamp, describe
+from esamp.cli.settings import BackendName, Features, MethodName, build_esamp, describe
 from esamp.errors import UsageError
 from esamp.explorer import DistillerName
 from esamp.generation import Generation, Request, Sampling
@@ -23,9 +23,7 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
     distiller: Annotated[DistillerName, typer.Option(help="What predicts deep states.")] = (
         "recursive"
     ),
-    features: Annotated[
-        int | None, typer.Option(help="Features of the recursive distiller; left out: 256.")
-    ] = None,
+    features: Features = None,
     truncation: Annotated[
         Truncation, typer.Option(help="Logits that top-k, top-p and min-p judge.")
     ] = "reference",

@@ -1,7 +1,9 @@
 """From the words of the command line to methods."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import typer
 
 from esamp.distiller import Distiller
 from esamp.errors import UsageError
@@ -11,6 +13,12 @@ from esamp.recursive import RecursiveDistiller
 
 MethodName = Literal["esamp", "vanilla"]
 BackendName = Literal["transformers", "vllm"]
+Features = Annotated[
+    int | None,
+    typer.Option(
+        help=f"Features of the recursive distiller; left out: {RecursiveDistiller.features}."
+    ),
+]
 
 
 def build_esamp(
