@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 VOCAB = 97
 PAD, EOS = 0, 1
@@ -61,6 +67,26 @@ def tiny(
             for parameter in model.parameters():
                 if parameter.ndim == 1:  # norms and biases, which start as ones and zeros
                     parameter += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def tiny_seeing(seed: int = 0) -> PreTrainedModel:
+    """Return a random model of a family that also sees, and gives each token several positions."""
+    text = SHAPE | {
+        "head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+        },
+    }
+    sight = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16}
+    sight |= {"out_hidden_size": 32, "deepstack_visual_indexes": [0]}
+    config = AutoConfig.for_model("qwen3_vl", text_config=text, vision_config=sight)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     return model.eval()
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 import esamp
 from esamp import ESamp, RecursiveDistiller, Vanilla
-from esamp.backends.transformers import ESampOutput
+from esamp.backends.transformers import Decoding, ESampOutput
 from esamp.method import Call, Method, Push, Steering, Step
 from tiny import batch
 
@@ -32,6 +32,28 @@ def sample(
     """`esamp.generate` on prompts of token ids, without truncation unless asked for."""
     options = {"top_k": 0, "num_return_sequences": samples, "max_new_tokens": tokens, "seed": seed}
     return esamp.generate(model, **batch(*prompts), method=method, **(options | kwargs))
+
+
+def decode(
+    decoding: Decoding,
+    model: PreTrainedModel,
+    *prompts: Sequence[int],
+    samples: int = 4,
+    tokens: int = 10,
+    **kwargs: Any,
+) -> ESampOutput:
+    """The same call as `sample`, with all that a `Decoding` can be told."""
+    return model.generate(
+        **batch(*prompts),
+        custom_generate=decoding,
+        esamp_seed=7,
+        do_sample=True,
+        return_dict_in_generate=True,
+        **{"top_k": 0, "num_return_sequences": samples, "max_new_tokens": tokens} | kwargs,
+    )
+
+
+KEEPING = Decoding(method=STRONG, drop_finished=False)
 
 
 def drawn(output: ESampOutput) -> list[list[int]]:

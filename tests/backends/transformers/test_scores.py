@@ -13,8 +13,17 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from backends.transformers.calls import ENDS, FAST, LONG, SHORT, STRONG, drawn, sample
-from backends.transformers.test_session import keep_finished
+from backends.transformers.calls import (
+    ENDS,
+    FAST,
+    KEEPING,
+    LONG,
+    SHORT,
+    STRONG,
+    decode,
+    drawn,
+    sample,
+)
 from esamp import ESamp, Vanilla
 from esamp.backends.transformers import scores as module
 from esamp.method import Push, Steering
@@ -133,7 +142,7 @@ def test_a_processor_that_runs_the_model_itself_is_not_steered():
     plain = sample(model, SHORT, LONG, method=Vanilla(), **options)
     opted_out = sample(model, SHORT, LONG, esamp_beta=0.0, **options)
     assert torch.equal(opted_out.sequences, plain.sequences)
-    kept = keep_finished(model, SHORT, LONG, **options)
+    kept = decode(KEEPING, model, SHORT, LONG, **options)
     assert torch.equal(sample(model, SHORT, LONG, **options).sequences, kept.sequences)
 
 

@@ -1,34 +1,35 @@
 """The batch and its cache: however the model is run, the same tokens come out (fp32)."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DynamicCache
 
-from backends.transformers.calls import ENDS, LONG, SHORT, STRONG, batch_sizes, drawn, sample
+from backends.transformers.calls import (
+    ENDS,
+    KEEPING,
+    LONG,
+    SHORT,
+    STRONG,
+    batch_sizes,
+    decode,
+    drawn,
+    sample,
+)
+from esamp import ESamp, Vanilla
 from esamp.backends.transformers import Decoding
 from esamp.backends.transformers.decode import CACHE_FIELD
-from tiny import batch, tiny
+from tiny import batch, tiny, tiny_seeing
 
 FAMILIES_WITH_CACHES = ["llama", "gemma2", "gemma3_text", "gpt_oss", "mixtral", "lfm2"]
-
-
-def keep_finished(model, *prompts, samples=4, tokens=10, **kwargs):
-    """The same call as `sample`, with finished rows staying in the batch."""
-    return model.generate(
-        **batch(*prompts),
-        custom_generate=Decoding(method=STRONG, drop_finished=False),
-        esamp_seed=7,
-        do_sample=True,
-        return_dict_in_generate=True,
-        **{"top_k": 0, "num_return_sequences": samples, "max_new_tokens": tokens} | kwargs,
-    )
 
 
 @pytest.mark.parametrize("family", FAMILIES_WITH_CACHES)
 def test_dropping_finished_rows_changes_no_token(family):
     model = tiny(family)
     options = {"samples": 8, "tokens": 20, "eos_token_id": ENDS}
-    kept = keep_finished(model, SHORT, LONG, **options)
+    kept = decode(KEEPING, model, SHORT, LONG, **options)
     dropped = sample(model, SHORT, LONG, **options)
     assert torch.equal(dropped.sequences, kept.sequences)
     torch.testing.assert_close(dropped.logprobs, kept.logprobs, atol=1e-4, rtol=0, equal_nan=True)
@@ -38,20 +39,84 @@ def test_finished_rows_leave_the_batch_once_a_quarter_is_finished():
     model = tiny("llama")
     sizes = batch_sizes(model)
     lengths = sample(model, SHORT, LONG, samples=8, tokens=20, eos_token_id=ENDS).lengths
-    sizes = sizes[1:]  # the first pass is the check
+    assert sizes[:2] == [1, 2], "the check, and each prompt once"
+    sizes = [16, *sizes[2:]]
     for step, size in enumerate(sizes):
         unfinished = int((lengths > step).sum())
         assert unfinished <= size
         assert unfinished > 0.75 * size or size == unfinished
-    assert sizes[0] == 16
     assert sizes[-1] < 8
+
+
+MORE = {
+    "steered": {},
+    "truncated": {"top_p": 0.9, "eos_token_id": ENDS},
+    "in pieces": {"prefill_chunk_size": 2},
+    "scores": {"output_scores": True, "output_logits": True},
+    "all positions": {"logits_to_keep": 0},
+}
+METHODS = {
+    "steered": Decoding(method=STRONG),
+    "diagnosed": Decoding(method=STRONG, diagnostics=True),
+    "paper's": Decoding(method=ESamp.paper()),
+    "plain": Decoding(method=Vanilla()),
+}
+
+
+@pytest.mark.parametrize("options", MORE.values(), ids=MORE)
+@pytest.mark.parametrize("decoding", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_oss"])
+def test_running_a_prompt_once_for_its_rows_changes_no_token(family, decoding, options):
+    model = tiny(family)
+    prompts = [SHORT, LONG, LONG[1:], SHORT]  # given several times too, as trainers do
+    expected = decode(replace(decoding, share_prompts=False), model, *prompts, **options)
+    output = decode(decoding, model, *prompts, **options)
+    assert torch.equal(output.sequences, expected.sequences)
+    for name in ("logprobs", "novelty", "reference_logprobs", "scores", "logits"):
+        one, other = getattr(output, name), getattr(expected, name)
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "first"),
+    [
+        ([SHORT, LONG, SHORT], {}, 2),
+        ([SHORT, LONG], {"samples": 1}, 2),
+        ([SHORT, LONG], {"output_hidden_states": True}, 8),
+        ([SHORT, LONG], {"output_attentions": True}, 8),
+        ([SHORT, LONG], {"cache_implementation": "static"}, 8),
+        ([SHORT, LONG], {"use_cache": False}, 8),
+    ],
+    ids=str,
+)
+def test_a_prompt_is_run_once_where_its_cache_can_be_copied(prompts, options, first):
+    model = tiny("llama", attn_implementation="eager")
+    sizes = batch_sizes(model)
+    output = sample(model, *prompts, **options)
+    assert sizes[1] == first
+    if "output_hidden_states" in options:
+        assert {len(state) for step in output.hidden_states for state in step} == {8}
+    if "output_attentions" in options:
+        assert {len(weights) for step in output.attentions for weights in step} == {8}
+
+
+def test_a_model_that_also_sees_shares_prompts_and_drops_rows_of_text():
+    model = tiny_seeing()
+    sizes = batch_sizes(model)
+    options = {"samples": 8, "tokens": 20, "eos_token_id": ENDS}
+    output = sample(model, SHORT, LONG, **options)
+    assert sizes[1] == 2
+    assert sizes[-1] < 16
+    kept = decode(replace(KEEPING, share_prompts=False), model, SHORT, LONG, **options)
+    assert torch.equal(output.sequences, kept.sequences)
+    torch.testing.assert_close(output.logprobs, kept.logprobs, atol=1e-4, rtol=0, equal_nan=True)
 
 
 def test_finished_rows_stay_if_the_cache_is_to_be_returned():
     model = tiny("llama")
     sizes = batch_sizes(model)
-    output = keep_finished(model, SHORT, LONG, eos_token_id=ENDS)
-    assert set(sizes[1:]) == {8}
+    output = decode(KEEPING, model, SHORT, LONG, eos_token_id=ENDS)
+    assert sizes[1:] == [2] + [8] * (len(sizes) - 2)
     assert getattr(output, CACHE_FIELD).get_seq_length() == output.sequences.shape[1] - 1
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from esamp.backends.precision import DTYPES
+from esamp.backends.transformers.inputs import select_rows
 from esamp.backends.transformers.load import load
 from esamp.backends.transformers.session import find_cache, is_selectable
 from esamp.backends.transformers.states import describe_head
@@ -114,8 +115,6 @@ class Amateur:
             return
         keep = self._row_of[samples]
         cache.batch_select_indices(keep)
-        for name in ("attention_mask", "position_ids"):
-            if name in self._kwargs:
-                self._kwargs[name] = self._kwargs[name][keep]
+        self._kwargs = select_rows(self._kwargs, keep)
         self._samples = samples
         self._row_of.index_copy_(0, samples, torch.arange(len(samples), device=samples.device))

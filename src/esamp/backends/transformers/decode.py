@@ -53,6 +53,8 @@ class Decoding:
     """Also return what needs the reference logits: a second projection."""
     drop_finished: bool = True
     """Let finished rows leave the model's batch; the cache is then not returned."""
+    share_prompts: bool = True
+    """Run the model once on a prompt that several rows begin with, and copy what it cached."""
 
     def __call__(  # noqa: PLR0913  (the signature is the one that generate calls)
         self,
@@ -100,7 +102,14 @@ class Decoding:
             )
             self._warn_if_inert(generation_config, esamp_beta)
             taps = Taps(model, self.method.layer)
-            session = Session(model, taps, call, generation_config, model_kwargs)
+            session = Session(
+                model,
+                taps,
+                call,
+                generation_config,
+                model_kwargs,
+                share_prompts=self.share_prompts,
+            )
             loop = _Loop(
                 session=session,
                 judge=judge,

@@ -11,16 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from esamp.backends.transformers.inputs import is_text
 from esamp.errors import UsageError
 from esamp.explorer import check_beta
 from esamp.method import Scope
 from esamp.sampling import Uniforms, row_key
-
-TEXT_INPUTS = frozenset(
-    # Two prompts with the same tokens are the same prompt only where tokens are all there is.
-    {"attention_mask", "position_ids", "token_type_ids", "use_cache", "logits_to_keep"}
-    | {"past_key_values", "cache", "cache_position", "output_attentions", "output_hidden_states"}
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +49,11 @@ class Rows:
             tuple(token for token, kept in zip(ids, kept_row, strict=True) if kept)
             for ids, kept_row in zip(input_ids.tolist(), keep.tolist(), strict=True)
         ]
-        given = {name for name, value in model_kwargs.items() if value is not None}
         resumes = any(
             isinstance(value, Cache) and value.get_seq_length() > 0
             for value in model_kwargs.values()
         )
-        tokens_are_all = length > 0 and given <= TEXT_INPUTS and not resumes
+        tokens_are_all = length > 0 and is_text(model_kwargs) and not resumes
         numbers: dict[object, int] = {}
         identities = [
             prompt if tokens_are_all else row // samples for row, prompt in enumerate(prompts)

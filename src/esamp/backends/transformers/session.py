@@ -11,8 +11,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import ModelOutput
 
-from esamp.backends.transformers.rows import TEXT_INPUTS
-from esamp.backends.transformers.states import Reads, Taps
+from esamp.backends.transformers.inputs import find_copies, is_text, select_rows
+from esamp.backends.transformers.states import Choose, Reads, Taps
 from esamp.fusion import fit
 from esamp.layout import Layout
 from esamp.method import Call, Push, Steering, Step
@@ -65,12 +65,15 @@ class Session:
         call: Call,
         config: GenerationConfig,
         model_kwargs: dict[str, Any],
+        *,
+        share_prompts: bool,
     ) -> None:
         self._model = model
         self._taps = taps
         self._call = call
         self._config = config
         self._kwargs = model_kwargs
+        self._share_prompts = share_prompts
         self.active: Int[Tensor, " active"] | None = None
         self.size = len(call.groups)
         self._samples = torch.arange(self.size, device=call.device)
@@ -129,8 +132,12 @@ class Session:
             seen = step, push, reads
             return reads
 
-        with self._taps.armed(choose):
-            self.outputs = self._forward(input_ids)
+        if self._started:
+            with self._taps.armed(choose):
+                self.outputs = self._forward(input_ids)
+        else:
+            self._started = True
+            self.outputs = self._prefill(input_ids, choose)
         assert seen is not None, "the head runs in every forward pass"
         step, push, reads = seen
         self._kwargs = self._model._update_model_kwargs_for_generation(self.outputs, self._kwargs)
@@ -144,10 +151,19 @@ class Session:
             reference=logits[:, 0] if both else None,
         )
 
+    def _prefill(self, input_ids: Int[Tensor, "rows tokens"], choose: Choose) -> ModelOutput:
+        """Run the model on the prompts, on each once if the cache allows to copy it."""
+        copies = find_copies(input_ids, self._kwargs) if self._can_share() else None
+        if copies is None:
+            with self._taps.armed(choose):
+                return self._model._prefill(input_ids, self._config, self._kwargs)
+        kwargs = select_rows(self._kwargs, copies.first)
+        with self._taps.armed(choose, copies.of):
+            outputs = self._model._prefill(input_ids[copies.first], self._config, kwargs)
+        self._selectable.batch_select_indices(copies.of)
+        return outputs
+
     def _forward(self, input_ids: Int[Tensor, "rows tokens"]) -> ModelOutput:
-        if not self._started:
-            self._started = True
-            return self._model._prefill(input_ids, self._config, self._kwargs)
         inputs = self._model.prepare_inputs_for_generation(
             self.of_active(input_ids),
             next_sequence_length=1 if self._kwargs["use_cache"] else None,
@@ -164,26 +180,29 @@ class Session:
         """The cache of this call."""
         return find_cache(self._kwargs)
 
-    def can_drop(self) -> bool:
-        """Whether rows can leave: a plain dynamic cache of our own, and text only."""
-        return (
-            is_selectable(self.cache)
-            and not self._cache_is_given
-            and {name for name, value in self._kwargs.items() if value is not None} <= TEXT_INPUTS
-        )
+    def can_select(self) -> bool:
+        """Whether rows can leave or be copied: a plain dynamic cache of our own, and text only."""
+        return is_selectable(self.cache) and not self._cache_is_given and is_text(self._kwargs)
+
+    def _can_share(self) -> bool:
+        shown = ("output_attentions", "output_hidden_states")
+        wanted = any(self._kwargs.get(name) for name in shown)  # of each row
+        return self._share_prompts and not wanted and self.can_select()
+
+    @property
+    def _selectable(self) -> Cache:
+        assert self.cache is not None, "can_select has seen it"
+        return self.cache
 
     def drop_finished(self, unfinished: Bool[Tensor, " rows"], remaining: int) -> None:
         """Take finished rows out of the batch, if enough have gathered and the cache allows it."""
-        if remaining > (1 - DROP_SHARE) * self.size or not self.can_drop():
+        if remaining > (1 - DROP_SHARE) * self.size or not self.can_select():
             return
         keep = self.of_active(unfinished).nonzero()[:, 0]
         self.active = keep if self.active is None else self.active[keep]
         self.size = remaining
-        assert self.cache is not None, "can_drop has seen it"
-        self.cache.batch_select_indices(keep)
-        for name in ("attention_mask", "position_ids", "token_type_ids"):
-            if self._kwargs.get(name) is not None:
-                self._kwargs[name] = self._kwargs[name][keep]
+        self._selectable.batch_select_indices(keep.cpu())  # layers may live on several devices
+        self._kwargs = select_rows(self._kwargs, keep)
         here = keep.to(self._call.device)
         self._samples, self._positions = self._samples[here], self._positions[here]
         groups = [self._call.groups[sample] for sample in self._samples.tolist()]

@@ -40,6 +40,7 @@ class Taps:
         self._head = find_head(model)
         self._block = find_block(model, layer)
         self._choose: Choose | None = None
+        self._copies: Int[Tensor, " rows"] | None = None
         self._thread = 0
         self._shallow: Tensor | None = None
         self._second: Tensor | None = None
@@ -59,17 +60,23 @@ class Taps:
                 handle.remove()
 
     @contextmanager
-    def armed(self, choose: Choose) -> Iterator[None]:
+    def armed(self, choose: Choose, copies: Int[Tensor, " rows"] | None = None) -> Iterator[None]:
         """Let `choose` decide what the head reads in one forward pass.
 
         Other forward passes of the same model, those of guidance processors or of other threads,
         go untouched.
+
+        Args:
+            choose: Sees the states of all rows.
+            copies: The row of the pass that each row is a copy of, where the pass has fewer. From
+                the head on there are all.
         """
         self._choose, self._thread = choose, threading.get_ident()
+        self._copies = copies
         try:
             yield
         finally:
-            self._choose = self._shallow = self._second = None
+            self._choose = self._copies = self._shallow = self._second = None
 
     def _chooser(self) -> Choose | None:
         return self._choose if threading.get_ident() == self._thread else None
@@ -85,16 +92,21 @@ class Taps:
         deep = args[0][:, -1]
         assert self._shallow is not None, "the block runs before the head"
         # Parts of a model may live on different devices; the head's is where sampling happens.
-        reads = choose(self._shallow.to(deep.device), deep)
+        shallow, own = self._shallow.to(deep.device), None
+        if self._copies is not None:
+            copies = self._copies.to(deep.device)
+            shallow, deep = shallow[copies], deep[copies]
+            own = (deep[:, None],)
+        reads = choose(shallow, deep)
         if reads.states is None:
-            return None
+            return own
         states = reads.states.to(deep.dtype)[:, None]
         if not reads.reference:
             return (states,)
         # The head reads its own state first, in a pass of the usual shape, so that rows which are
         # not steered get bit for bit what plain decoding gives them.
         self._second = states
-        return None
+        return own
 
     def _after_head(
         self, module: nn.Module, args: tuple[Tensor, ...], logits: Tensor
