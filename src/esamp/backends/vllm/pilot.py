@@ -19,53 +19,26 @@ from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from esamp.backends.vllm.clock import Clock
 from esamp.backends.vllm.controls import open_explorer
 from esamp.backends.vllm.parameters import EngineSettings
+from esamp.backends.vllm.plan import Plan, lay_out
 from esamp.backends.vllm.ranks import Broadcast
-from esamp.backends.vllm.roster import Member, Roster
+from esamp.backends.vllm.roster import Roster
 from esamp.backends.vllm.totals import Totals
 from esamp.baselines.cooling import cool
 from esamp.distiller import MeanDistiller
 from esamp.errors import EsampError, UsageError
 from esamp.fusion import fit
-from esamp.layout import Layout, upload
+from esamp.layout import upload
 from esamp.method import Step
 
 logger = logging.getLogger("vllm.esamp")
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The steered rows of a step; kept while neither rows nor groups change."""
-
-    key: tuple[Any, ...]
-    index: Int[Tensor, " steered"]
-    """Their rows among all that reach the head."""
-    everyone: bool
-    """Whether those are all rows, in order."""
-    layout: Layout
-    beta: Float[Tensor, " steered"]
-    members: Sequence[Member]
-    ones: Int[Tensor, " steered"]
-    unfinished: Bool[Tensor, " steered"]
-    survivors: "Survivors | None"
-    """None: no row is fused after truncation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Survivors:
-    """Rows that are fused after truncation, among all that reach the head."""
-
-    rows: Bool[Tensor, "rows 1"]
-    temperature: Float[Tensor, "rows 1"]
-    count: int
-    """How many there are."""
 
 
 @dataclass(kw_only=True)
@@ -207,35 +180,8 @@ class Pilot:
             return None
         key = (self.roster.version, tuple(row for row, _ in here), tuple(rows))
         if self._cached is None or self._cached.key != key:
-            self._cached = self._lay_out(key, len(rows), here)
+            self._cached = lay_out(key, len(rows), here, self.roster.open_groups, self._device)
         return self._cached
-
-    def _lay_out(self, key: Any, rows: int, here: list[tuple[int, Member]]) -> Plan:
-        device = self._device
-        index = upload([row for row, _ in here], torch.long, device)
-        slots = [member.group.slot for _, member in here if member.group.slot is not None]
-        return Plan(
-            key=key,
-            index=index,
-            everyone=len(here) == rows,
-            layout=Layout.of(slots, self.roster.open_groups, device),
-            beta=upload([member.beta for _, member in here], torch.float32, device),
-            members=[member for _, member in here],
-            ones=torch.ones_like(index),
-            unfinished=torch.ones_like(index, dtype=torch.bool),
-            survivors=self._survivors(rows, here),
-        )
-
-    def _survivors(self, rows: int, here: list[tuple[int, Member]]) -> Survivors | None:
-        judged = {row: member.sampling.temperature for row, member in here if member.reference}
-        if not judged:
-            return None
-        temperatures = [judged.get(row, 1.0) for row in range(rows)]
-        return Survivors(
-            rows=upload([row in judged for row in range(rows)], torch.bool, self._device)[:, None],
-            temperature=upload(temperatures, torch.float32, self._device)[:, None],
-            count=len(judged),
-        )
 
     def show(
         self, shallow: Float[Tensor, "rows hidden"], deep: Float[Tensor, "rows hidden"]
