@@ -83,20 +83,24 @@ class Tape(Steering):
 
     def steer(self, step: Step) -> None:
         """Keep the states of the steered rows; in the first step, those of the prompt."""
-        if not torch.equal(self._shown["deep"][:, -1].float(), step.deep):
+        # A prompt is run once for all its samples, so there are fewer rows of it than in the step.
+        same = (step.deep[:, None] == self._shown["deep"][:, -1].float()).all(dim=-1)
+        if not bool(same.any(dim=-1).all()):
             raise RuntimeError("the last norm does not give what the head reads: record a Llama")
+        row_of = same.int().argmax(dim=-1)
         if int(step.positions[0]) == 0:
             for sample in range(0, len(self._call.groups), SAMPLES):
                 length = len(self._call.prompts[sample])
                 self.prefill[sample] = {
-                    name: halve(states[sample, -length:]) for name, states in self._shown.items()
+                    name: halve(states[row_of[sample], -length:])
+                    for name, states in self._shown.items()
                 }
             return
         rows = step.unfinished
         samples, at = step.samples[rows], step.positions[rows] - 1
         self.taught[samples, at] = True
         for name, states in self._shown.items():
-            self.states[name][samples, at] = halve(states[:, -1][rows])
+            self.states[name][samples, at] = halve(states[row_of, -1][rows])
 
 
 def halve(states: Tensor) -> Tensor:
