@@ -40,8 +40,7 @@ def test_finished_rows_leave_the_batch_once_a_quarter_is_finished():
     sizes = batch_sizes(model)
     lengths = sample(model, SHORT, LONG, samples=8, tokens=20, eos_token_id=ENDS).lengths
     assert sizes[:2] == [1, 2], "the check, and each prompt once"
-    sizes = [16, *sizes[2:]]
-    for step, size in enumerate(sizes):
+    for step, size in enumerate(sizes[2:], 1):
         unfinished = int((lengths > step).sum())
         assert unfinished <= size
         assert unfinished > 0.75 * size or size == unfinished
@@ -98,6 +97,13 @@ def test_a_prompt_is_run_once_where_its_cache_can_be_copied(prompts, options, fi
         assert {len(state) for step in output.hidden_states for state in step} == {8}
     if "output_attentions" in options:
         assert {len(weights) for step in output.attentions for weights in step} == {8}
+
+
+def test_a_prompt_is_run_for_each_row_if_it_is_not_to_be_shared():
+    model = tiny("llama")
+    sizes = batch_sizes(model)
+    decode(Decoding(method=STRONG, share_prompts=False), model, SHORT, LONG)
+    assert set(sizes[1:]) == {8}
 
 
 def test_a_model_that_also_sees_shares_prompts_and_drops_rows_of_text():

@@ -10,10 +10,10 @@ from torch import Tensor
 PER_ROW = ("attention_mask", "position_ids", "token_type_ids")
 """What a model is given with every row of tokens, beside the tokens."""
 
-TEXT_INPUTS = frozenset(
-    {"attention_mask", "position_ids", "token_type_ids", "use_cache", "logits_to_keep"}
-    | {"past_key_values", "cache", "cache_position", "output_attentions", "output_hidden_states"}
-)
+TEXT_INPUTS = frozenset(PER_ROW) | {
+    *("use_cache", "past_key_values", "cache", "cache_position"),
+    *("logits_to_keep", "output_attentions", "output_hidden_states"),
+}
 
 
 def is_text(model_kwargs: Mapping[str, Any]) -> bool:
