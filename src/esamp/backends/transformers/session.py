@@ -132,12 +132,9 @@ class Session:
             seen = step, push, reads
             return reads
 
-        if self._started:
-            with self._taps.armed(choose):
-                self.outputs = self._forward(input_ids)
-        else:
-            self._started = True
-            self.outputs = self._prefill(input_ids, choose)
+        run = self._forward if self._started else self._prefill
+        self._started = True
+        self.outputs = run(input_ids, choose)
         assert seen is not None, "the head runs in every forward pass"
         step, push, reads = seen
         self._kwargs = self._model._update_model_kwargs_for_generation(self.outputs, self._kwargs)
@@ -163,13 +160,15 @@ class Session:
         self._selectable.batch_select_indices(copies.of)
         return outputs
 
-    def _forward(self, input_ids: Int[Tensor, "rows tokens"]) -> ModelOutput:
+    def _forward(self, input_ids: Int[Tensor, "rows tokens"], choose: Choose) -> ModelOutput:
+        """Run the model on each row in the batch: its last token, or all of it without a cache."""
         inputs = self._model.prepare_inputs_for_generation(
             self.of_active(input_ids),
             next_sequence_length=1 if self._kwargs["use_cache"] else None,
             **self._kwargs,
         )
-        return self._model(**inputs, return_dict=True)
+        with self._taps.armed(choose):
+            return self._model(**inputs, return_dict=True)
 
     def advance(self) -> None:
         """Count the token that every row has drawn."""
