@@ -115,11 +115,21 @@ def test_prefixes_are_compared_at_positions_that_two_samples_reach():
     }
 
 
+def test_each_different_text_is_embedded_once():
+    reader = Reader()
+    measures = measured(
+        sample("abcdefgh"), sample("abcdefghi"), sample("hgfedcba"), embedders={"e": reader}
+    )
+    assert reader == [["abcdefgh", "abcdefghi", "hgfedcba"]]
+    same = mean_similarity(embed(["abcdefgh", "abcdefgh", "hgfedcba"]))
+    assert measures["dynamics"]["e"] == {"8": same}
+
+
 def test_samples_without_a_common_position_have_no_dynamics():
     reader = Reader()
     measures = measured(sample("abcdefgh"), sample("abc"), embedders={"e": reader})
     assert measures["dynamics"]["e"] == {"8": None}
-    assert len(reader) == 1
+    assert reader == [["abcdefgh", "abc"]]
 
 
 def test_scores_are_summed_and_know_about_plain_text():

@@ -154,7 +154,7 @@ def vllm_arms(model: str | None, dtype: str, shape: Shape, distiller: Distiller)
     if not torch.cuda.is_available():
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from esamp.backends.transformers.load import demo_model
-    from esamp.backends.vllm.generator import configure, start_engine
+    from esamp.backends.vllm.engine import configure, start_engine
 
     name = model or demo_model()
     room = {"gpu_memory_utilization": 0.42} if torch.cuda.is_available() else {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from esamp.backends.vllm.generator import start_engine
+from esamp.backends.vllm.engine import start_engine
 from esamp.cli.console import only_data_on_stdout, write_json
 from esamp.cli.verdict import judge
 

@@ -4,9 +4,12 @@ A group is measured by itself, in calls whose texts are the group's and no other
 do not depend on which groups were measured before, or on where a run was cut.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import torch
 
 from esamp.evals.embedding import Embed, Windowed
 from esamp.evals.metrics import (
@@ -101,42 +104,35 @@ def measure_words(texts: Sequence[str]) -> dict[str, Any]:
 def measure_meaning(samples: Sequence[SampleRecord], embed: Embed) -> dict[str, Any]:
     """Return how much the samples, and their prefixes, differ under one embedder."""
     texts = [sample.text for sample in samples]
-    vectors = embed(_some_text(texts))
+    prefixes = _prefixes(samples)
+    # Each different text once: a sample of 64 tokens is its own prefix of 64, and many begin alike.
+    different = list(dict.fromkeys(itertools.chain(texts, *prefixes.values())))
+    # Embedders want some text: an empty one, which is a sample too, is embedded as a space.
+    vectors = dict(zip(different, embed([text or " " for text in different]), strict=True))
+
+    def among(texts: Sequence[str]) -> float | None:
+        if len(texts) < 2:
+            return None
+        return mean_similarity(torch.stack([vectors[text] for text in texts]))
+
+    stacked = torch.stack([vectors[text] for text in texts])
     return {
-        "vendi": {name: vendi(vectors, order) for name, order in ORDERS.items()},
-        "similarity": mean_similarity(vectors) if len(samples) > 1 else None,
+        "vendi": {name: vendi(stacked, order) for name, order in ORDERS.items()},
+        "similarity": among(texts),
         "cut": embed.cut(texts) if isinstance(embed, Windowed) else None,
-        "dynamics": _dynamics(samples, embed),
+        "dynamics": {str(position): among(each) for position, each in prefixes.items()},
     }
 
 
-def _dynamics(samples: Sequence[SampleRecord], embed: Embed) -> dict[str, float | None]:
-    """Return the mean similarity of the samples' prefixes by position.
-
-    Over those samples that reach the position; None where fewer than two do.
-    """
+def _prefixes(samples: Sequence[SampleRecord]) -> dict[int, list[str]]:
+    """Return the prefixes of the samples that reach each position; none where only one does."""
     lengths = [sample.tokens for sample in samples]
-    found = {
-        position: reaching(lengths, position)
-        for position in positions_up_to(max(lengths, default=0))
-    }
-    compared = {position: who for position, who in found.items() if len(who) > 1}
-    prefixes = [
-        samples[sample].prefix(position) for position, who in compared.items() for sample in who
-    ]
-    similarities: dict[str, float | None] = {str(position): None for position in found}
-    if not prefixes:
-        return similarities
-    vectors, start = embed(_some_text(prefixes)), 0
-    for position, who in compared.items():
-        similarities[str(position)] = mean_similarity(vectors[start : start + len(who)])
-        start += len(who)
-    return similarities
-
-
-def _some_text(texts: Sequence[str]) -> list[str]:
-    """Embedders want some text: an empty one, which is a sample too, is embedded as a space."""
-    return [text or " " for text in texts]
+    prefixes = {}
+    for position in positions_up_to(max(lengths, default=0)):
+        who = reaching(lengths, position)
+        compared = who if len(who) > 1 else []
+        prefixes[position] = [samples[each].prefix(position) for each in compared]
+    return prefixes
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

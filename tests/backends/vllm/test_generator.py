@@ -68,6 +68,20 @@ def test_log_probabilities_are_those_of_what_was_drawn_from(results):
     assert results["esamp"]["logprobs"].count(0.0) == 0
 
 
+def test_a_prompt_that_comes_twice_has_twice_as_many_samples_in_one_group(results):
+    run = results["twice"]
+    assert [len(group) for group in run["tokens"]] == [3, 3, 3]
+    assert len({tuple(sample) for group in run["tokens"] for sample in group}) == 9
+    # Two groups are all that fit: else the third prompt's tokens would have been refused.
+    for how in ("fire twice", "greedy twice"):
+        assert [len(group) for group in results[how]["tokens"]] == [3, 3]
+    fire = [tuple(sample) for group in results["fire twice"]["tokens"] for sample in group]
+    assert len(set(fire)) == 6
+    assert results["fire"]["tokens"][1] == results["fire twice"]["tokens"][0]
+    greedy = [sample for group in results["greedy twice"]["tokens"] for sample in group]
+    assert greedy == [greedy[0]] * 6
+
+
 def test_a_seed_repeats_and_methods_differ(results):
     assert results["esamp"]["tokens"] == results["again"]["tokens"]
     assert results["beta 0"]["tokens"] == results["vanilla"]["tokens"]

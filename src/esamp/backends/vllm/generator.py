@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import io
-import os
+import itertools
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import torch
 
 from esamp.backends.text import ChatTemplate, check_room, pieces, prompt_texts
+from esamp.backends.vllm.engine import configure, start_engine
 from esamp.backends.vllm.fire import begin, check_fire, draw_firsts, join, unfinished
 from esamp.backends.vllm.parameters import EngineSettings
 from esamp.baselines import Fire
-from esamp.distiller import Distiller
-from esamp.errors import EsampError, MissingDependencyError, ModelError, UsageError
+from esamp.errors import EsampError, ModelError, UsageError
 from esamp.generation import (
     Completion,
     FinishReason,
@@ -29,15 +30,8 @@ from esamp.generation import (
 from esamp.method import Method
 from esamp.sampling import row_key
 
-CPU_DEFAULTS = {
-    # Compilation takes a minute there, and pays off after many thousand tokens only.
-    "enforce_eager": True,
-    # Else vLLM wants nine tenths of the machine's memory, and does not start where they are in use.
-    "kv_cache_memory_bytes": 2 << 30,
-    # Seeded requests, as ours are, kill the engine there when a prompt is split over two steps: it
-    # turns their generators back by an offset, which those of the CPU do not have.
-    "enable_chunked_prefill": False,
-}
+Prompt = tuple[int, ...]
+"""A prompt's token ids."""
 
 
 @dataclass(kw_only=True)
@@ -110,60 +104,63 @@ class VllmGenerator:
         prompts = self._encode(request)
         if request.seed is None:
             request = dataclasses.replace(request, seed=int(torch.randint(0, 2**31, ())))
+        # A prompt that comes twice is one with twice as many samples, which all differ.
+        wanted = {prompt: n * request.samples for prompt, n in Counter(prompts).items()}
         before = self._stats()
         start = time.perf_counter()
         if fire is None:
-            groups = self._decode(request, prompts, extra, progress)
+            groups = self._decode(request, wanted, extra, progress)
         else:
-            groups = self._decode_hot(request, prompts, extra, fire, progress)
+            groups = self._decode_hot(request, wanted, extra, fire, progress)
         seconds = time.perf_counter() - start
         after = self._stats()
         _check_steered(before, after)
-        greedy = request.sampling.temperature == 0
         stats = Stats(
             tokens=sum(len(each.token_ids) for group in groups for each in group),
             seconds=seconds,
             distiller_error=self.llm.collective_rpc("esamp_errors", args=(before["steps"],))[0],
             nonfinite_rows=after["rows_nonfinite"] - before["rows_nonfinite"],
         )
-        if greedy:
-            groups = [group * request.samples for group in groups]
-        return Generation(completions=groups, stats=stats)
+        if request.sampling.temperature == 0:  # one was decoded, which stands for all of them
+            groups = [group * n for group, n in zip(groups, wanted.values(), strict=True)]
+        left = dict(zip(wanted, map(iter, groups), strict=True))
+        completions = [list(itertools.islice(left[each], request.samples)) for each in prompts]
+        return Generation(completions=completions, stats=stats)
 
     def _decode(
         self,
         request: Request,
-        prompts: Sequence[Sequence[int]],
+        wanted: Mapping[Prompt, int],
         extra: dict[str, Any],
         progress: Progress | None,
     ) -> list[list[Completion]]:
-        """Decode all samples of each prompt; one where all would be the same."""
+        """Decode as many samples of each prompt as are wanted; one where all would be the same."""
         greedy = request.sampling.temperature == 0
         params = [
             # vLLM adds a sample's number to the seed. Seeds of other prompts are far away.
             self._params(
                 request.sampling,
-                n=1 if greedy else request.samples,
+                n=1 if greedy else samples,
                 seed=row_key(request.seed or 0, prompt, 0) % 2**31,
                 extra_args=extra,
             )
-            for prompt in prompts
+            for prompt, samples in wanted.items()
         ]
-        return self._run(prompts, params, progress)
+        return self._run(list(wanted), params, progress)
 
     def _decode_hot(
         self,
         request: Request,
-        prompts: Sequence[Sequence[int]],
+        wanted: Mapping[Prompt, int],
         extra: dict[str, Any],
         fire: Fire,
         progress: Progress | None,
     ) -> list[list[Completion]]:
         """Decode the first tokens hot, and then the rest of each sample."""
-        ends = self._ends()
+        prompts, ends = list(wanted), self._ends()
         groups = [
-            self._first_tokens(request, prompt, output, fire, ends)
-            for prompt, output in zip(prompts, self._likeliest(prompts, fire), strict=True)
+            self._first_tokens(request, prompt, wanted[prompt], likeliest, fire, ends)
+            for prompt, likeliest in zip(prompts, self._likeliest(prompts, fire), strict=True)
         ]
         if request.sampling.max_new_tokens == 1:
             return groups
@@ -189,7 +186,7 @@ class VllmGenerator:
             groups[rest.prompt][rest.sample] = join(begun, output, text)
         return groups
 
-    def _likeliest(self, prompts: Sequence[Sequence[int]], fire: Fire) -> list[dict[int, float]]:
+    def _likeliest(self, prompts: Sequence[Prompt], fire: Fire) -> list[dict[int, float]]:
         """Return the likeliest first tokens of each prompt, with their log-probabilities."""
         from vllm import SamplingParams
 
@@ -205,12 +202,13 @@ class VllmGenerator:
     def _first_tokens(
         self,
         request: Request,
-        prompt: Sequence[int],
+        prompt: Prompt,
+        samples: int,
         likeliest: dict[int, float],
         fire: Fire,
         ends: set[int],
     ) -> list[Completion]:
-        keys = [row_key(request.seed or 0, prompt, place) for place in range(request.samples)]
+        keys = [row_key(request.seed or 0, prompt, place) for place in range(samples)]
         drawn = draw_firsts(likeliest, fire, request.sampling, keys)
         tokenizer = self.llm.get_tokenizer()
         texts = [tokenizer.decode([token], skip_special_tokens=True) for token, _ in drawn]
@@ -274,14 +272,12 @@ class VllmGenerator:
             "esamp_scope": esamp.scope,
         }
 
-    def _encode(self, request: Request) -> list[list[int]]:
+    def _encode(self, request: Request) -> list[Prompt]:
         tokenizer = self.llm.get_tokenizer()
         texts, special = prompt_texts(
             tokenizer, request.prompts, self.chat_template, self.chat_template_kwargs
         )
-        prompts: list[list[int]] = [
-            tokenizer.encode(text, add_special_tokens=special) for text in texts
-        ]
+        prompts = [tuple(tokenizer.encode(text, add_special_tokens=special)) for text in texts]
         context = self.llm.llm_engine.model_config.max_model_len
         check_room(max(map(len, prompts)), request.sampling.max_new_tokens, context)
         return prompts
@@ -298,41 +294,6 @@ class VllmGenerator:
                 "esamp is inert in this engine: start it with additional_config={'esamp': {}}"
             )
         return stats
-
-
-def start_engine(name: str, dtype: str, **engine: Any) -> Any:
-    """Start a `vllm.LLM`, with what suits the machine where nothing is said.
-
-    vLLM's log goes to stderr: stdout belongs to data.
-
-    Raises:
-        MissingDependencyError: vLLM is not installed.
-        ModelError: The engine does not start; vLLM's log says why.
-    """
-    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
-    try:
-        from vllm import LLM
-        from vllm.platforms import current_platform
-    except ImportError as error:
-        raise MissingDependencyError(
-            "vLLM is not installed here: install the build for your machine (docs.vllm.ai), or "
-            f"use --backend transformers ({error})"
-        ) from error
-    if current_platform.is_cpu():
-        engine = CPU_DEFAULTS | engine
-    try:
-        return LLM(model=name, dtype=dtype, **engine)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().splitlines()
-        raise ModelError(
-            f"vLLM does not start with model {name!r}: {reason[0] if reason else error!r}"
-        ) from error
-
-
-def configure(llm: Any, distiller: Distiller, **settings: Any) -> None:
-    """Set an armed engine to a distiller, and to what else is given of `EngineSettings`."""
-    given = settings | {"distiller": dataclasses.asdict(distiller)}  # type: ignore[call-overload]
-    llm.collective_rpc("esamp_configure", args=(given,))
 
 
 def _sampling_arguments(sampling: Sampling) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""Starting a vLLM engine for esamp, and setting one that runs."""
+
+import dataclasses
+import os
+from typing import Any
+
+from esamp.distiller import Distiller
+from esamp.errors import MissingDependencyError, ModelError
+
+CPU_DEFAULTS = {
+    # Compilation takes a minute there, and pays off after many thousand tokens only.
+    "enforce_eager": True,
+    # Else vLLM wants nine tenths of the machine's memory, and does not start where they are in use.
+    "kv_cache_memory_bytes": 2 << 30,
+    # Seeded requests, as ours are, kill the engine there when a prompt is split over two steps: it
+    # turns their generators back by an offset, which those of the CPU do not have.
+    "enable_chunked_prefill": False,
+}
+
+
+def start_engine(name: str, dtype: str, **engine: Any) -> Any:
+    """Start a `vllm.LLM`, with what suits the machine where nothing is said.
+
+    vLLM's log goes to stderr: stdout belongs to data.
+
+    Raises:
+        MissingDependencyError: vLLM is not installed.
+        ModelError: The engine does not start; vLLM's log says why.
+    """
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    try:
+        from vllm import LLM
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise MissingDependencyError(
+            "vLLM is not installed here: install the build for your machine (docs.vllm.ai), or "
+            f"use --backend transformers ({error})"
+        ) from error
+    if current_platform.is_cpu():
+        engine = CPU_DEFAULTS | engine
+    try:
+        return LLM(model=name, dtype=dtype, **engine)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines()
+        raise ModelError(
+            f"vLLM does not start with model {name!r}: {reason[0] if reason else error!r}"
+        ) from error
+
+
+def configure(llm: Any, distiller: Distiller, **settings: Any) -> None:
+    """Set an armed engine to a distiller, and to what else is given of `EngineSettings`."""
+    given = settings | {"distiller": dataclasses.asdict(distiller)}  # type: ignore[call-overload]
+    llm.collective_rpc("esamp_configure", args=(given,))
