@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from esamp.evals.embedding import Embed, Windowed
 from esamp.evals.metrics import (
@@ -110,17 +112,18 @@ def measure_meaning(samples: Sequence[SampleRecord], embed: Embed) -> dict[str, 
     # Embedders want some text: an empty one, which is a sample too, is embedded as a space.
     vectors = dict(zip(different, embed([text or " " for text in different]), strict=True))
 
-    def among(texts: Sequence[str]) -> float | None:
-        if len(texts) < 2:
-            return None
-        return mean_similarity(torch.stack([vectors[text] for text in texts]))
+    def of(texts: Sequence[str]) -> Float[Tensor, "texts width"]:
+        return torch.stack([vectors[text] for text in texts])
 
-    stacked = torch.stack([vectors[text] for text in texts])
+    def similarity(texts: Sequence[str]) -> float | None:
+        return mean_similarity(of(texts)) if len(texts) > 1 else None
+
+    whole = of(texts)
     return {
-        "vendi": {name: vendi(stacked, order) for name, order in ORDERS.items()},
-        "similarity": among(texts),
+        "vendi": {name: vendi(whole, order) for name, order in ORDERS.items()},
+        "similarity": similarity(texts),
         "cut": embed.cut(texts) if isinstance(embed, Windowed) else None,
-        "dynamics": {str(position): among(each) for position, each in prefixes.items()},
+        "dynamics": {str(position): similarity(each) for position, each in prefixes.items()},
     }
 
 
