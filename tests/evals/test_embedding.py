@@ -28,6 +28,17 @@ def test_a_call_gives_the_same_bits_each_time(minilm):
 
 
 @pytest.mark.model
+def test_half_the_precision_gives_nearly_the_same_vectors(minilm):
+    texts = ["A cat sleeps.", "The kitten is asleep.", "Stocks fell on Monday."]
+    half = load_embedder(dtype=torch.bfloat16)
+    assert next(half.model.parameters()).dtype == torch.bfloat16
+    exact, rough = minilm(texts), half(texts)
+    assert rough.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(exact, rough, dim=-1).min() > 0.999
+    assert not torch.equal(exact, rough)
+
+
+@pytest.mark.model
 def test_it_counts_the_texts_that_it_does_not_read_to_their_end(minilm):
     window = minilm.model.max_seq_length
     assert isinstance(minilm, Windowed)

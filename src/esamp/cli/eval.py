@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from esamp.backends.precision import choose_dtype
+from esamp.backends.precision import DTYPES, choose_dtype
 from esamp.backends.text import ChatTemplate
 from esamp.cli.backend import load_generator
 from esamp.cli.console import machine, only_data_on_stdout, progress_bar
@@ -53,6 +53,7 @@ class Settings:
     chat_template: ChatTemplate = "auto"
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     embedder: Sequence[str] = (MINILM,)
+    embedder_dtype: str | None = None
     scorer: Sequence[str] = (OWN,)
     score_samples: int | None = None
     max_new_tokens: int | None = None
@@ -103,6 +104,9 @@ def evaluate(  # noqa: PLR0913  (one parameter per option: typer reads them)
     embedder: Annotated[
         list[str] | None,
         typer.Option(help=f"What diversity is measured on; {MINILM}. Several; none: no."),
+    ] = None,
+    embedder_dtype: Annotated[
+        str | None, typer.Option(help="As --dtype; left out: what their weights are stored in.")
     ] = None,
     scorer: Annotated[
         list[str] | None,
@@ -256,8 +260,11 @@ class Prepared:
         return generator
 
     def _measurers(self) -> Measurers:
+        asked = self.config.embedder_dtype
+        dtype = None if asked is None else DTYPES[asked]
         embedders: dict[str, Embed] = {
-            name: load_embedder(None if name == MINILM else name) for name in self.config.embedders
+            name: load_embedder(None if name == MINILM else name, dtype)
+            for name in self.config.embedders
         }
         return Measurers(
             embedders=embedders, scorers={name: self._scorer(name) for name in self.config.scorers}
@@ -325,6 +332,7 @@ def prepare(settings: Settings, *, narrowed: bool = False) -> Prepared:
         # A number of samples that cannot be is refused by the configuration itself.
         prompts_at_once=_given(settings.prompts_at_once, max(1, ROWS // max(settings.samples, 1))),
         embedders=_named(settings.embedder),
+        embedder_dtype=settings.embedder_dtype and choose_dtype(settings.embedder_dtype),
         scorers=_named(settings.scorer),
         score_samples=settings.score_samples,
         diagnostics=settings.diagnostics,

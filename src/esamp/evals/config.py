@@ -46,6 +46,8 @@ class RunConfig:
     score_samples: int | None = None
     """How many samples of a group the scorers read, the first ones; None: all. Reading costs as
     much as writing, and with a larger scorer more."""
+    embedder_dtype: str | None = None
+    """What embedders compute in; None: in what their weights are stored in."""
     diagnostics: bool = False
     """Whether reference log-probabilities are recorded, at the price of a second projection."""
     verifiable: bool = False

