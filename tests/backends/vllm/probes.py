@@ -207,6 +207,7 @@ def generate_all():
         kv_cache_memory_bytes=128 << 20,
     )
     long = tuple(f"{start} it was" + " so" * 110 for start in ("Once", "Then"))
+    twice = ("The sea was", "Once upon a time", "The sea was")
 
     def request(prompts=("Once upon a time", "The sea was"), diagnostics=False, **sampling):
         settings = Sampling(**{"max_new_tokens": 12} | sampling)
@@ -241,7 +242,8 @@ def generate_all():
         "cooled to 1": run(Cooling(final=1.0)),
         "at the cool temperature": run(Vanilla(), temperature=0.4),
         "again": run(ESamp(beta=1.0)),
-        "twice": run(ESamp(beta=1.0), prompts=("The sea was", "Once upon a time", "The sea was")),
+        "twice": run(ESamp(beta=1.0), prompts=twice),
+        "fire within twice": run(Fire(within=ESamp(beta=1.0)), prompts=twice),
         "greedy twice": run(Vanilla(), prompts=("The sea was",) * 2, temperature=0.0),
         "fire twice": run(Fire(), prompts=("The sea was",) * 2),
         "vanilla": run(Vanilla()),

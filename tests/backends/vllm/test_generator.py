@@ -69,9 +69,11 @@ def test_log_probabilities_are_those_of_what_was_drawn_from(results):
 
 
 def test_a_prompt_that_comes_twice_has_twice_as_many_samples_in_one_group(results):
-    run = results["twice"]  # in two groups, since the engine has no third: `full` is refused
-    assert [len(group) for group in run["tokens"]] == [3, 3, 3]
-    assert len({tuple(sample) for group in run["tokens"] for sample in group}) == 9
+    for how in ("twice", "fire within twice"):
+        run = results[how]  # in two groups, since the engine has no third: `full` is refused
+        assert [len(group) for group in run["tokens"]] == [3, 3, 3]
+        assert len({tuple(sample) for group in run["tokens"] for sample in group}) == 9
+        assert run["stats"]["distiller_error"]
     for how in ("fire twice", "greedy twice"):
         assert [len(group) for group in results[how]["tokens"]] == [3, 3]
     fire = [tuple(sample) for group in results["fire twice"]["tokens"] for sample in group]
