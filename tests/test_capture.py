@@ -31,9 +31,10 @@ DISTILLERS = pytest.mark.parametrize(
 GROUPS = 4
 
 
-def explorers(distiller, device="cpu", hidden=HIDDEN, groups=GROUPS):
+def explorers(distiller, device="cpu", hidden=HIDDEN, groups=GROUPS, **settings):
     """The same explorer twice, once plain and once captured."""
-    plain, inner = (Explorer(ESamp(distiller=distiller), groups, hidden, device) for _ in "12")
+    esamp = ESamp(distiller=distiller, **settings)
+    plain, inner = (Explorer(esamp, groups, hidden, device) for _ in "12")
     own = Late(inner.bank) if device == "cpu" else Cuda(torch.device(device))
     return plain, Captured(inner, own), inner, own
 
@@ -150,6 +151,21 @@ def test_a_row_refused_between_steering_and_learning_is_not_learnt_from():
         each.steer(step)
         each.learn(refused, no_tokens(step))
     device.wait()
+    assert_same(tensors(inner.bank).values(), tensors(plain.bank).values())
+
+
+def test_learning_that_has_ended_is_not_replayed_and_begins_again_with_young_rows():
+    plain, captured, inner, device = explorers(RecursiveDistiller(features=4), learn_tokens=3)
+    replays = []
+    device.beside = lambda replay: (replays.append(age), replay())
+    # It is recorded in the third step, in which there is nothing to learn from.
+    for seed, age in enumerate([4, 5, 6, 7, 1, 3, 4, 2]):
+        positions = torch.tensor([age, age + 2, age, age])
+        fields = {"seed": seed, "layout": LAYOUTS[0], "positions": positions, "least_drawn": age}
+        step = random_step([0, 0, 1, 1], **fields)
+        assert_same(one_step(captured, step), one_step(plain, step))
+    assert replays == [1, 3, 2]
+    assert inner.bank.weights.any()
     assert_same(tensors(inner.bank).values(), tensors(plain.bank).values())
 
 

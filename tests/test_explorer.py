@@ -347,6 +347,51 @@ def test_the_papers_setting():
     )
 
 
+# -- learning that ends ------------------------------------------------------------------------
+
+
+def test_each_row_is_learnt_from_for_so_many_tokens_and_steered_to_its_end():
+    explorer = open_explorer(ESamp(beta=0.5, learn_tokens=4))
+    for position in (1, 4, 5, 9):
+        step = random_step([0, 0, 1], seed=position, positions=torch.tensor([position, 1, 9]))
+        before = explorer.bank.weights.clone()
+        assert (explorer.steer(step).states != step.deep).any(dim=-1).all()
+        explorer.learn(step, no_tokens(step))
+        changed = (explorer.bank.weights != before).flatten(1).any(dim=1)
+        assert changed.tolist() == [True, False], "row 1 is young, group 1 is old"
+
+
+@pytest.mark.parametrize(("position", "learnt"), [(4, True), (5, False)])
+def test_the_last_token_that_is_learnt_from_is_exact(position, learnt):
+    explorer = open_explorer(ESamp(beta=0.5, learn_tokens=4))
+    step = random_step([0], capacity=2, positions=torch.tensor([position]))
+    explorer.steer(step)
+    explorer.learn(step, no_tokens(step))
+    assert bool(explorer.bank.weights.any()) == learnt
+
+
+def test_what_the_host_knows_saves_steps_and_changes_nothing(settings, monkeypatch):
+    limited = dataclasses.replace(settings, learn_tokens=3)
+    told, untold = open_explorer(limited), open_explorer(limited)
+    calls = {id(each.bank): 0 for each in (told, untold)}
+    for bank in (told.bank, untold.bank):
+
+        def counted(*states, bank=bank, learn=bank.learn):
+            calls[id(bank)] += 1
+            learn(*states)
+
+        monkeypatch.setattr(bank, "learn", counted)
+    for position in range(1, 8):
+        positions = torch.full((5,), position)
+        for explorer, known in ((told, position), (untold, 0)):
+            step = random_step(GROUPS, seed=position, positions=positions, least_drawn=known)
+            explorer.steer(step)
+            explorer.learn(step, no_tokens(step))
+    assert list(calls.values()) == [3, 7]
+    step = random_step(GROUPS)
+    assert torch.equal(told.steer(step).states, untold.steer(step).states)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -357,6 +402,9 @@ def test_the_papers_setting():
         ({"scope": "galaxy"}, "scope is 'galaxy': give one of prompt, shared, sample"),
         ({"push": "up"}, "push is 'up': give one of residual, orthogonal"),
         ({"capture": 1}, "capture is 1: give true or false"),
+        ({"learn_tokens": 0}, "learn_tokens is 0: give 1 or more, or none for all"),
+        ({"learn_tokens": 4.0}, "learn_tokens is 4.0: give 1 or more"),
+        ({"learn_tokens": True}, "learn_tokens is True: give 1 or more"),
         ({"truncation": "none"}, "truncation is 'none': give one of reference, fused"),
         ({"layer": 0}, r"layer is 0: give 1 \(the first block\) or more"),
     ],

@@ -96,6 +96,9 @@ class Learner(Protocol):
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Teach the bank; looks at no token."""
 
+    def learns(self, step: Step) -> bool:
+        """Return whether learning may change anything; the device is not asked."""
+
 
 def capture(learner: Learner, device: torch.device | str) -> "Captured | None":
     """Return a steering that replays another's steps; None where the device has no graphs."""
@@ -174,12 +177,16 @@ class Captured(Steering):
         if self._now is None:
             self._learner.learn(step, tokens)
             return
+        if not self._learner.learns(step):
+            return
         # Between the two a draft may have been refused, and its row is not learnt from.
         self._now.step.unfinished.copy_(step.unfinished)
         self._beside.run(self._now.learn)
 
     def _record(self, key: tuple[object, ...], step: Step) -> None:
-        step, learner = replace(_clone(step), layout=_clone(step.layout)), self._learner
+        # What is recorded learns, though this step may have nothing to learn from.
+        step = replace(_clone(step), layout=_clone(step.layout), least_drawn=0)
+        learner = self._learner
         try:
             push, steer = self._device.record(lambda: learner.steer(step))
             _, learn = self._device.record(lambda: learner.learn(step, step.samples))

@@ -60,6 +60,9 @@ class ESamp:
     `orthogonal`, ours, β does nothing but push, and the temperature is the engine's alone."""
     layer: int = 1
     """Block whose output the distiller reads; 1 is the first."""
+    learn_tokens: int | None = None
+    """Tokens of each sample that are learnt from, from its second on; None: all, as in the paper.
+    Once every row is past them a step learns nothing, which saves half of its cost."""
     capture: bool = True
     """On a GPU, replay steps as CUDA graphs and learn beside the model. Changes no number; False
     launches one kernel after another."""
@@ -76,6 +79,11 @@ class ESamp:
             raise UsageError(f"push is {self.push!r}: give one of {allowed}")
         if self.layer < 1:
             raise UsageError(f"layer is {self.layer}: give 1 (the first block) or more")
+        learn_tokens = self.learn_tokens
+        if learn_tokens is not None and (type(learn_tokens) is not int or learn_tokens < 1):
+            raise UsageError(
+                f"learn_tokens is {learn_tokens!r}: give 1 or more, or none for all of them"
+            )
         if not isinstance(self.capture, bool):
             raise UsageError(f"capture is {self.capture!r}: give true or false")
 
@@ -154,13 +162,21 @@ class Explorer(Steering):
 
     def learn(self, step: Step, tokens: Int[Tensor, " rows"]) -> None:
         """Teach the distillers every unfinished row whose states are finite."""
-        self.bank.learn(step.shallow, step.deep, self.taught(step), step.layout)
+        if self.learns(step):
+            self.bank.learn(step.shallow, step.deep, self.taught(step), step.layout)
+
+    def learns(self, step: Step) -> bool:
+        """Return whether there may be a row to learn from; the device is not asked."""
+        limit = self.settings.learn_tokens
+        return limit is None or step.least_drawn <= limit
 
     def taught(self, step: Step) -> Bool[Tensor, " rows"]:
         """Return which rows are learnt from."""
         # The length, not the entries: a state may be finite and its square not.
         lengths = step.shallow.norm(dim=-1) + step.deep.norm(dim=-1)
-        return self._steered(step) & torch.isfinite(lengths)
+        taught = self._steered(step) & torch.isfinite(lengths)
+        limit = self.settings.learn_tokens
+        return taught if limit is None else taught & (step.positions <= limit)
 
     @staticmethod
     def _steered(step: Step) -> Bool[Tensor, " rows"]:

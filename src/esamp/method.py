@@ -48,6 +48,8 @@ class Step:
     """Group of each row."""
     beta: Float[Tensor, " rows"] | None = None
     """Strength of each row where requests differ; None: the method's own."""
+    least_drawn: int = 0
+    """What the host knows of `positions`: every row has drawn that many tokens, or more."""
 
 
 class Push(NamedTuple):

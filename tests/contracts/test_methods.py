@@ -10,7 +10,6 @@ from esamp.baselines import (
     Cooling,
     Fire,
     FrequencyPenalty,
-    Frozen,
     GaussianNoise,
     Moderated,
     Neighbour,
@@ -59,14 +58,14 @@ PARTS = {
     for kept in ("deep", "mean", "rest")
 }
 NEIGHBOUR = {f"neighbour-{name}": Neighbour(esamp=each) for name, each in ESAMP.items()}
-FROZEN = {f"frozen-{name}": Frozen(esamp=each, after=2) for name, each in ESAMP.items()}
+EARLY = {f"early-{name}": replace(each, learn_tokens=2) for name, each in ESAMP.items()}
 ORTHOGONAL = {
     f"orthogonal-{name}": replace(each, push="orthogonal") for name, each in ESAMP.items()
 }
 LATE = SUBTRACTION | PARTS | ORTHOGONAL
 """They push nothing as long as nothing is predicted."""
 COOLING = {f"cooling-{name}": Cooling(within=each) for name, each in ESAMP.items()}
-JUDGING = ESAMP | COOLING | NOISE | LATE | VOCABULARY | MODERATED | NEIGHBOUR | FROZEN
+JUDGING = ESAMP | COOLING | NOISE | LATE | VOCABULARY | MODERATED | NEIGHBOUR | EARLY
 """They push states and give each a novelty."""
 PUSHING = JUDGING | {
     "sharpening": Sharpening(beta=0.5),
@@ -101,7 +100,6 @@ INERT = {
     "subtraction-0": Subtraction(esamp=OFF),
     "part-0": Part(esamp=OFF),
     "neighbour-0": Neighbour(esamp=OFF),
-    "frozen-0": Frozen(esamp=OFF),
     "kl-budget-0": Moderated(esamp=OFF, budget=0.05, gate=2.0),
     "clip-0": Moderated(esamp=OFF, reach=0.1, warm_up=4, beta_halflife=8.0),
     "random-steering-0": RandomSteering(beta=0.0),

@@ -12,7 +12,6 @@ from esamp.baselines import (
     Cooling,
     Fire,
     FrequencyPenalty,
-    Frozen,
     GaussianNoise,
     Moderated,
     Neighbour,
@@ -85,7 +84,11 @@ from esamp.generation import Sampling
         ("random-steering(lasting=8)", Arm(method=RandomSteering(lasting=8))),
         ("part(kept=mean)", Arm(method=Part(kept="mean"))),
         ("neighbour(beta=1)", Arm(method=Neighbour(esamp=ESamp(beta=1.0)))),
-        ("frozen(after=4)", Arm(method=Frozen(after=4))),
+        ("esamp(learn_tokens=4)", Arm(method=ESamp(learn_tokens=4))),
+        (
+            "cooling(within=esamp(learn_tokens=4))",
+            Arm(method=Cooling(within=ESamp(learn_tokens=4))),
+        ),
         ("noise(beta=1)", Arm(method=GaussianNoise(esamp=ESamp(beta=1.0)))),
         (
             "frequency-penalty(weight=1, scope=shared)",
@@ -118,6 +121,7 @@ def test_an_arm_is_read(text, arm):
         ("min-p(min_p=0.05)", "min-p(min_p=0.05)"),
         ("esamp(beta=0.25, distiller=recursive)", "esamp"),
         ("esamp(beta=-0)", "esamp(beta=0)"),
+        ("esamp(learn_tokens=none)", "esamp"),
         ("esamp(distiller=mlp)", "esamp-paper"),
         ("esamp-paper(distiller=mean, beta=2.5e-1)", "esamp(distiller=mean)"),
         ("esamp(temperature=.9, beta=.5)", "esamp(beta=0.5, temperature=0.9)"),
@@ -154,6 +158,7 @@ ESAMPS = st.builds(
     truncation=st.sampled_from(["reference", "fused"]),
     push=st.sampled_from(["residual", "orthogonal"]),
     layer=COUNTS,
+    learn_tokens=st.none() | COUNTS,
     capture=st.booleans(),
 )
 METHODS = st.one_of(
@@ -164,7 +169,6 @@ METHODS = st.one_of(
     st.builds(RandomSteering, beta=st.floats(0, 4), lasting=st.integers(0, 99)),
     st.builds(Part, esamp=ESAMPS, kept=st.sampled_from(get_args(Kept))),
     st.builds(Neighbour, esamp=ESAMPS),
-    st.builds(Frozen, esamp=ESAMPS, after=COUNTS),
     st.builds(
         Moderated,
         esamp=ESAMPS,

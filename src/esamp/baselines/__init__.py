@@ -4,7 +4,6 @@ from esamp.baselines.contrastive import ContrastiveDecoding as ContrastiveDecodi
 from esamp.baselines.cooling import Cooling as Cooling
 from esamp.baselines.fire import Fire as Fire
 from esamp.baselines.frequency import FrequencyPenalty as FrequencyPenalty
-from esamp.baselines.frozen import Frozen as Frozen
 from esamp.baselines.neighbour import Neighbour as Neighbour
 from esamp.baselines.noise import GaussianNoise as GaussianNoise
 from esamp.baselines.override import OverRIDE as OverRIDE

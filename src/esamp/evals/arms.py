@@ -18,7 +18,6 @@ from esamp.baselines import (
     Cooling,
     Fire,
     FrequencyPenalty,
-    Frozen,
     GaussianNoise,
     Moderated,
     Neighbour,
@@ -135,7 +134,6 @@ WORDS: Mapping[str, Arm] = {
     "random-steering": Arm(method=RandomSteering()),
     "part": Arm(method=Part()),
     "neighbour": Arm(method=Neighbour()),
-    "frozen": Arm(method=Frozen()),
     "frequency-penalty": Arm(method=FrequencyPenalty()),
     "subtraction": Arm(method=Subtraction()),
     "vocabulary": Arm(method=VocabularySpace()),
@@ -261,6 +259,7 @@ def _differing(arm: Arm, base: Arm) -> dict[str, Any]:
 BARE = re.compile(r"[^\s()=,\"']+")
 QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", re.DOTALL)
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+NOTHING = "none"
 WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 
 
@@ -320,16 +319,22 @@ def _convert(name: str, text: str, kind: Any) -> Any:
         if text not in ("true", "false"):
             raise UsageError(f"{name} is {text!r}: give true or false")
         return text == "true"
+    if kind == int | None:
+        return None if text == NOTHING else _convert(name, text, int)
+    if kind in (int, float):
+        return _number(name, text, kind)
+    assert kind is str, f"no setting of a method is a {kind}"
+    return text
+
+
+def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
     if kind is int:
         if WHOLE.fullmatch(text) is None or abs(int(text)) >= 2**63:
             raise UsageError(f"{name} is {text!r}: give a whole number below 2^63")
         return int(text)
-    if kind is float:
-        if NUMBER.fullmatch(text) is None:
-            raise UsageError(f"{name} is {text!r}: give a number")
-        return float(text) + 0.0  # −0 is 0, also in names
-    assert kind is str, f"no setting of a method is a {kind}"
-    return text
+    if NUMBER.fullmatch(text) is None:
+        raise UsageError(f"{name} is {text!r}: give a number")
+    return float(text) + 0.0  # −0 is 0, also in names
 
 
 def _method_of(name: str, text: str) -> Method:
@@ -347,6 +352,8 @@ def _format(value: Any) -> str:
         return Arm(method=value).name
     if isinstance(value, str):
         return value if BARE.fullmatch(value) else _quote(value)
+    if value is None:
+        return NOTHING
     if isinstance(value, bool):
         return str(value).lower()
     return repr(value).removesuffix(".0")

@@ -25,6 +25,7 @@ from backends.transformers.calls import (
 )
 from esamp import Decoding, ESamp, InertWarning, MLPDistiller, ModelError, UsageError, Vanilla
 from esamp.backends.transformers import decode
+from esamp.recursive import RecursiveBank
 from tiny import FAMILIES, PAD, batch, tiny, tiny_tokenizer
 
 TRUNCATED = {"top_k": 30, "top_p": 0.9, "temperature": 0.8}
@@ -220,6 +221,22 @@ def test_unfinished_rows_all_teach():
     model = tiny("llama")
     three, four = sample(model, SHORT, samples=3), sample(model, SHORT, samples=4)
     assert not torch.allclose(three.novelty[:, 2:], four.novelty[:3, 2:], atol=1e-3)
+
+
+# --- learning that ends -------------------------------------------------------------------------
+
+
+def test_after_the_tokens_that_are_learnt_from_no_step_learns(monkeypatch):
+    steps, learn = [], RecursiveBank.learn
+    monkeypatch.setattr(RecursiveBank, "learn", lambda *of: (steps.append(1), learn(*of)))
+    model = tiny("llama")
+    ended = sample(model, LONG, LONG, method=replace(STRONG, learn_tokens=3), samples=8)
+    assert len(steps) == 4, "the first step, of which nothing is learnt, and three"
+    whole = sample(model, LONG, LONG, samples=8)
+    assert len(steps) == 4 + 10
+    alike = (ended.sequences == whole.sequences).all(dim=0).tolist()
+    assert all(alike[: len(LONG) + 5]), "what the fourth token taught steers the sixth"
+    assert not all(alike)
 
 
 # --- seeds --------------------------------------------------------------------------------------

@@ -251,6 +251,7 @@ def generate_all():
         "long": run(ESamp(beta=1.0), prompts=long),
         "greedy": run(ESamp(beta=1.0), temperature=0.0),
         "top_k_1": run(ESamp(beta=1.0), top_k=1),
+        "early": run(ESamp(beta=1.0, learn_tokens=2)),
         "noise": run(GaussianNoise(esamp=ESamp(beta=1.0))),
         "sharpening": run(Sharpening(beta=1.0)),
         "esamp after controls": run(ESamp(beta=1.0)),

@@ -89,6 +89,7 @@ def test_a_seed_repeats_and_methods_differ(results):
     assert results["esamp"]["tokens"] != results["vanilla"]["tokens"]
     assert results["mean"]["tokens"] != results["esamp"]["tokens"]
     assert results["orthogonal"]["tokens"] != results["esamp"]["tokens"]
+    assert results["early"]["tokens"] != results["esamp"]["tokens"]
     assert results["cooled"]["tokens"] != results["orthogonal"]["tokens"]
     assert results["greedy"]["tokens"][0][0] == results["greedy"]["tokens"][0][1]
 

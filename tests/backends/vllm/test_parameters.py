@@ -138,8 +138,8 @@ def test_what_is_found_does_not_change_what_was_given():
             esamp(strength=1),
             {},
             "esamp has no setting 'strength': give one of allow_unproven, beta, capture, control, "
-            "cooling_final, cooling_over, distiller, layer, max_groups, push, scope, timing, "
-            "truncation",
+            "cooling_final, cooling_over, distiller, layer, learn_tokens, max_groups, push, scope, "
+            "timing, truncation",
         ),
         (esamp(beta=5), {}, f"beta is 5: {STRENGTH}"),
         (esamp(beta=-0.5), {}, f"beta is -0.5: {STRENGTH}"),
@@ -167,6 +167,8 @@ def test_what_is_found_does_not_change_what_was_given():
         (esamp(control="plain"), {}, "control is 'plain' and cooling_final is 1, so nothing would"),
         (esamp(push="up"), {}, "push is 'up': give one of residual, orthogonal"),
         (esamp(capture="no"), {}, "capture is 'no': give true or false"),
+        (esamp(learn_tokens=0), {}, "learn_tokens is 0: give 1 or more, or none for all"),
+        (esamp(learn_tokens="16"), {}, "learn_tokens is '16': give 1 or more"),
         (
             esamp(push="orthogonal", control="sharpening"),
             {},
@@ -187,8 +189,8 @@ def test_settings_in_one_line():
         "8 groups"
     )
     assert "requests must ask (esamp_beta)" in PLAIN.describe()
-    ours = find(esamp(push="orthogonal", cooling_final=0.5)).describe()
-    assert ours.endswith("256 groups, push orthogonal, cooling to 0.5")
+    ours = find(esamp(push="orthogonal", cooling_final=0.5, learn_tokens=16)).describe()
+    assert ours.endswith("256 groups, push orthogonal, learns from 16 tokens, cooling to 0.5")
 
 
 # -- methods -----------------------------------------------------------------------------------

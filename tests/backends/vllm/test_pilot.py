@@ -121,6 +121,25 @@ def test_steered_rows_cool_with_the_tokens_that_they_have_drawn():
     assert pilot.stats()["faults"] == {}
 
 
+def test_requests_teach_with_their_first_tokens_and_steps_without_one_learn_nothing(monkeypatch):
+    """Request b comes four steps later, into the group of a."""
+    pilot, core, scheduler = open_pilot(learn_tokens=2), Core(), Scheduler()
+    learnt, learn, came = [], pilot.explorer.bank.learn, {0: "a", 4: "b"}
+    monkeypatch.setattr(
+        pilot.explorer.bank, "learn", lambda *states: (learnt.append(seed), learn(*states))
+    )
+    for seed in range(9):
+        coming = [request(came[seed], group="g")] if seed in came else []
+        ages = [seed - each for each in came if each <= seed]
+        shallow, deep = states(len(ages), seed)
+        turn = drive(pilot, scheduler.step(*coming), (shallow, deep))
+        members = {row: (0, 0.5) for row, age in enumerate(ages) if age > 0}
+        taught = torch.tensor([ages[row] <= 2 for row in members], dtype=torch.bool)
+        torch.testing.assert_close(turn.states, core.step(shallow, deep, members, taught))
+    assert learnt == [1, 2, 5, 6]
+    assert pilot.stats()["faults"] == {}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_rows_that_are_not_steered_are_left_alone_bit_for_bit(dtype):
     pilot = open_pilot()

@@ -79,6 +79,7 @@ class Session:
         self._samples = torch.arange(self.size, device=call.device)
         self._layout = Layout.of(call.groups, call.capacity, call.device)
         self._positions = torch.zeros(self.size, dtype=torch.long, device=call.device)
+        self._drawn = 0
         self._started = False
         # A cache that the user gave stays the user's: no rows leave it. Older Transformers do not
         # mark it, but one of their own is empty at this point.
@@ -125,6 +126,7 @@ class Session:
                 unfinished=self.of_active(unfinished).to(deep.device),
                 layout=self._layout,
                 beta=None if beta is None else self.of_active(beta),
+                least_drawn=self._drawn,
             )
             push = steering.steer(step)
             push = None if push is None else fit(push, step, deep.dtype)
@@ -173,6 +175,7 @@ class Session:
     def advance(self) -> None:
         """Count the token that every row has drawn."""
         self._positions += 1
+        self._drawn += 1
 
     @property
     def cache(self) -> Cache | None:

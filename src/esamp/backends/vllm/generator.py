@@ -252,19 +252,17 @@ class VllmGenerator:
                 f"layer is {esamp.layer}, and this engine shows layer {layer}: "
                 f"start one with esamp={{'layer': {esamp.layer}}}"
             )
-        changed = {
+        engine = {
             name: getattr(asked, name) for name in ("control", "cooling_final", "cooling_over")
         }
+        own = {name: getattr(esamp, name) for name in ("push", "learn_tokens")}
         now = dataclasses.replace(
             self.settings,
-            esamp=dataclasses.replace(
-                self.settings.esamp, distiller=esamp.distiller, push=esamp.push
-            ),
-            **changed,
+            esamp=dataclasses.replace(self.settings.esamp, distiller=esamp.distiller, **own),
+            **engine,
         )
         if now != self.settings:
-            given = changed | {"push": esamp.push, "max_groups": now.max_groups}
-            configure(self.llm, esamp.distiller, **given)
+            configure(self.llm, esamp.distiller, max_groups=now.max_groups, **own, **engine)
             self.settings = now
         return {
             "esamp_beta": esamp.beta,

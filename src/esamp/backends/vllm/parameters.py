@@ -160,6 +160,7 @@ class EngineSettings:
             f"β {esamp.beta:g} {asked}, {esamp.distiller.name} distiller, scope {esamp.scope}, "
             f"truncation {esamp.truncation}, {self.max_groups} groups"
             + ("" if esamp.push == "residual" else f", push {esamp.push}")
+            + ("" if esamp.learn_tokens is None else f", learns from {esamp.learn_tokens} tokens")
             + ("" if self.cooling is None else f", cooling to {self.cooling_final:g}")
             + ("" if self.control == "none" else f", control {self.control}")
         )

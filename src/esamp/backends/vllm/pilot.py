@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from esamp.backends.vllm.clock import Clock
@@ -204,10 +204,7 @@ class Pilot:
             mine, own = (
                 (shallow, deep) if plan.everyone else (shallow[plan.index], deep[plan.index])
             )
-            positions = plan.ones  # there is one: that is all an explorer asks
-            if self._cooling is not None:
-                drawn = [member.drawn for member in plan.members]
-                positions = upload(drawn, torch.long, self._device)
+            positions, least_drawn = self._positions(plan)
             step = Step(
                 shallow=mine.float(),
                 deep=own.float(),
@@ -216,6 +213,7 @@ class Pilot:
                 unfinished=plan.unfinished,
                 layout=plan.layout,
                 beta=plan.beta,
+                least_drawn=least_drawn,
             )
             push = self.explorer.steer(step)
             if self._cooling is not None:
@@ -232,6 +230,18 @@ class Pilot:
             self.totals.count(push.novelty)
             self._shown = Shown(plan=plan, step=step)
             return reads
+
+    def _positions(self, plan: Plan) -> tuple[Int[Tensor, " steered"], int]:
+        """Return how many tokens each row has drawn, as far as anybody asks, and the fewest."""
+        limit = self.settings.esamp.learn_tokens
+        if self._cooling is None and limit is None:
+            return plan.ones, 1  # there is one: that is all an explorer asks
+        drawn = [member.drawn for member in plan.members]
+        least = min(drawn)
+        mixed = limit is not None and least <= limit < max(drawn)
+        if self._cooling is None and not mixed:
+            return plan.ones, least  # all rows are learnt from, or none
+        return upload(drawn, torch.long, self._device), least
 
     def keep(
         self,
