@@ -32,7 +32,7 @@ def test_ratio_is_the_baselines_time_over_esamps_and_share_is_measured_apart(
 def test_the_contract_of_the_json(run, checkpoint):
     code, out, err = run(
         "bench", "decode", "--prompts", "2", "--samples", "2", "--max-new-tokens", "4",
-        "--rounds", "1", "--features", "16", "--model", checkpoint, "--json",
+        "--rounds", "1", "--features", "16", "--learn-tokens", "2", "--model", checkpoint, "--json",
     )  # fmt: skip
     assert code == 0, err
     result = json.loads(out)

@@ -105,6 +105,12 @@ def test_a_prompt_longer_than_the_context_is_refused(run, checkpoint):
 
 
 @pytest.mark.slow
+def test_learning_may_end(run, checkpoint):
+    assert sample(run, checkpoint)["method"]["learn_tokens"] is None
+    assert sample(run, checkpoint, "--learn-tokens", "2")["method"]["learn_tokens"] == 2
+
+
+@pytest.mark.slow
 def test_fewer_features_are_another_distiller(run, checkpoint):
     few = sample(run, checkpoint, "--features", "16")
     assert few["method"]["distiller"]["features"] == 16

@@ -28,6 +28,11 @@ ONE_LINE = {
     "dtype": (["generate", "x", "--dtype", "int4"], 2, "dtype is 'int4'"),
     "model": (["generate", "x", "--model", "./no-such-model"], 1, "model './no-such-model'"),
     "features": (["generate", "x", "--features", "-1"], 2, "features is -1: give 0 or more"),
+    "tokens to learn from": (
+        ["generate", "x", "--learn-tokens", "0"],
+        2,
+        "learn_tokens is 0: give 1 or more, or none",
+    ),
     "features of what has none": (
         ["bench", "decode", "--distiller", "mean", "--features", "64"],
         2,

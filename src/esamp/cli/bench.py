@@ -19,9 +19,8 @@ from esamp.cli.console import (
     progress_bar,
     write_json,
 )
-from esamp.cli.settings import BackendName, Features, build_esamp
+from esamp.cli.settings import BackendName, Features, LearnTokens, build_esamp
 from esamp.cli.timing import Timed
-from esamp.distiller import Distiller
 from esamp.errors import UsageError
 from esamp.explorer import DistillerName, ESamp
 from esamp.method import Method, Vanilla
@@ -47,6 +46,7 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     beta: Annotated[float, typer.Option(help="Strength of ESamp.")] = 0.25,
     distiller: Annotated[DistillerName, typer.Option(help="Distiller of ESamp.")] = "recursive",
     features: Features = None,
+    learn_tokens: LearnTokens = None,
     backend: Annotated[BackendName, typer.Option(help="Engine.")] = "transformers",
     model: Annotated[
         str | None, typer.Option(help="Hub id, folder or .gguf; left out: SmolLM2-135M-Instruct.")
@@ -63,11 +63,11 @@ def decode(  # noqa: PLR0913  (one parameter per option: typer reads them)
     ):
         if value < least:
             raise UsageError(f"{name} is {value}: give {least} or more")
-    chosen, dtype = build_esamp(beta, distiller, features), choose_dtype(dtype)
+    chosen, dtype = build_esamp(beta, distiller, features, learn_tokens), choose_dtype(dtype)
     shape = Shape(prompts=prompts, samples=samples, max_new_tokens=max_new_tokens)
     with only_data_on_stdout():
         if backend == "vllm":
-            arms = vllm_arms(model, dtype, shape, chosen.distiller)
+            arms = vllm_arms(model, dtype, shape, chosen)
         else:
             arms = transformers_arms(model, dtype, shape)
         with progress_bar("decoding") as progress:
@@ -148,7 +148,7 @@ def transformers_arms(model: str | None, dtype: str, shape: Shape) -> Arms:
     return Arms(run=run, share=share, baseline="vanilla", hidden=hidden)
 
 
-def vllm_arms(model: str | None, dtype: str, shape: Shape, distiller: Distiller) -> Arms:
+def vllm_arms(model: str | None, dtype: str, shape: Shape, esamp: ESamp) -> Arms:
     """Return the arms on vLLM: an engine that is inert, and one that is armed, taking turns."""
     # On few cores the engine must not compete with the process that feeds it.
     if not torch.cuda.is_available():
@@ -161,7 +161,7 @@ def vllm_arms(model: str | None, dtype: str, shape: Shape, distiller: Distiller)
     with model_loading():
         stock = start_engine(name, dtype, **room)
         armed = start_engine(name, dtype, additional_config={"esamp": {}}, **room)
-    configure(armed, distiller)
+    configure(armed, esamp)
     from vllm import SamplingParams
 
     def run(method: Method | None) -> None:
@@ -178,7 +178,7 @@ def vllm_arms(model: str | None, dtype: str, shape: Shape, distiller: Distiller)
         engine.generate(shape.texts, params, use_tqdm=False)
 
     def share(method: ESamp) -> float:
-        configure(armed, method.distiller, timing=True)
+        configure(armed, method, timing=True)
         run(method)
         stats = armed.collective_rpc("esamp_stats")[0]
         return float(stats["own_seconds"] / stats["step_seconds"])

@@ -8,7 +8,14 @@ import typer
 from esamp.backends.text import ChatTemplate
 from esamp.cli.backend import load_generator
 from esamp.cli.console import only_data_on_stdout, progress_bar, talk, write_json
-from esamp.cli.settings import BackendName, Features, MethodName, build_esamp, describe
+from esamp.cli.settings import (
+    BackendName,
+    Features,
+    LearnTokens,
+    MethodName,
+    build_esamp,
+    describe,
+)
 from esamp.errors import UsageError
 from esamp.explorer import DistillerName
 from esamp.generation import Generation, Request, Sampling
@@ -24,6 +31,7 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
         "recursive"
     ),
     features: Features = None,
+    learn_tokens: LearnTokens = None,
     truncation: Annotated[
         Truncation, typer.Option(help="Logits that top-k, top-p and min-p judge.")
     ] = "reference",
@@ -51,7 +59,7 @@ def generate(  # noqa: PLR0913  (one parameter per option: typer reads them)
 ) -> None:
     """Sample K completions of PROMPT that differ in meaning."""
     # Built in any case, so that a bad value is told of whatever the method.
-    esamp = build_esamp(beta, distiller, features, truncation)
+    esamp = build_esamp(beta, distiller, features, learn_tokens, truncation)
     chosen: Method = Vanilla() if method == "vanilla" else esamp
     if compare and method == "vanilla":
         raise UsageError("--compare sets a method beside vanilla: leave it out with vanilla")

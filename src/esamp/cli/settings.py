@@ -19,19 +19,24 @@ Features = Annotated[
         help=f"Features of the recursive distiller; left out: {RecursiveDistiller.features}."
     ),
 ]
+LearnTokens = Annotated[
+    int | None,
+    typer.Option(help="Tokens of each sample that the distiller learns from; left out: all."),
+]
 
 
 def build_esamp(
     beta: float,
     distiller: DistillerName,
     features: int | None,
+    learn_tokens: int | None,
     truncation: Truncation = "reference",
 ) -> ESamp:
     """Return ESamp as the options describe it; no features are the distiller's own number.
 
     Raises:
-        UsageError: β is not a finite number of 0 or above, or features are negative or asked of a
-            distiller that has none.
+        UsageError: β is not a finite number of 0 or above, features are negative or asked of a
+            distiller that has none, or there are no tokens to learn from.
     """
     built: Distiller = DISTILLERS[distiller]()
     if features is not None:
@@ -41,7 +46,7 @@ def build_esamp(
                 "out, or give --distiller recursive"
             )
         built = dataclasses.replace(built, features=features)
-    return ESamp(beta=beta, distiller=built, truncation=truncation)
+    return ESamp(beta=beta, distiller=built, truncation=truncation, learn_tokens=learn_tokens)
 
 
 def describe(method: Method) -> dict[str, Any]:

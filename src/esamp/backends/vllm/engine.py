@@ -4,8 +4,8 @@ import dataclasses
 import os
 from typing import Any
 
-from esamp.distiller import Distiller
 from esamp.errors import MissingDependencyError, ModelError
+from esamp.explorer import ESamp
 
 CPU_DEFAULTS = {
     # Compilation takes a minute there, and pays off after many thousand tokens only.
@@ -47,7 +47,13 @@ def start_engine(name: str, dtype: str, **engine: Any) -> Any:
         ) from error
 
 
-def configure(llm: Any, distiller: Distiller, **settings: Any) -> None:
-    """Set an armed engine to a distiller, and to what else is given of `EngineSettings`."""
-    given = settings | {"distiller": dataclasses.asdict(distiller)}  # type: ignore[call-overload]
+def of_engine(esamp: ESamp) -> dict[str, Any]:
+    """Return what of ESamp's settings is the engine's, where the rest is a request's."""
+    return {name: getattr(esamp, name) for name in ("distiller", "push", "learn_tokens")}
+
+
+def configure(llm: Any, esamp: ESamp, **settings: Any) -> None:
+    """Set an armed engine to a method, and to what else is given of `EngineSettings`."""
+    given = settings | of_engine(esamp)
+    given["distiller"] = dataclasses.asdict(given["distiller"])
     llm.collective_rpc("esamp_configure", args=(given,))

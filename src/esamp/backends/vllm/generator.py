@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from esamp.backends.text import ChatTemplate, check_room, pieces, prompt_texts
-from esamp.backends.vllm.engine import configure, start_engine
+from esamp.backends.vllm.engine import configure, of_engine, start_engine
 from esamp.backends.vllm.fire import begin, check_fire, draw_firsts, join, unfinished
 from esamp.backends.vllm.parameters import EngineSettings
 from esamp.baselines import Fire
@@ -255,14 +255,13 @@ class VllmGenerator:
         engine = {
             name: getattr(asked, name) for name in ("control", "cooling_final", "cooling_over")
         }
-        own = {name: getattr(esamp, name) for name in ("push", "learn_tokens")}
         now = dataclasses.replace(
             self.settings,
-            esamp=dataclasses.replace(self.settings.esamp, distiller=esamp.distiller, **own),
+            esamp=dataclasses.replace(self.settings.esamp, **of_engine(esamp)),
             **engine,
         )
         if now != self.settings:
-            configure(self.llm, esamp.distiller, max_groups=now.max_groups, **own, **engine)
+            configure(self.llm, esamp, max_groups=now.max_groups, **engine)
             self.settings = now
         return {
             "esamp_beta": esamp.beta,
