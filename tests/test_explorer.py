@@ -13,6 +13,7 @@ from esamp.method import Call
 from esamp.mlp import MLPDistiller
 from esamp.recursive import RecursiveDistiller
 from steps import HIDDEN, no_tokens, random_step, select
+from toy import decode, transcript
 
 DISTILLERS = [
     RecursiveDistiller(features=16, ridge=10.0),
@@ -368,6 +369,15 @@ def test_the_last_token_that_is_learnt_from_is_exact(position, learnt):
     explorer.steer(step)
     explorer.learn(step, no_tokens(step))
     assert bool(explorer.bank.weights.any()) == learnt
+
+
+def test_learning_that_does_not_end_in_time_is_esamp():
+    def samples(learn_tokens):
+        turns = decode(ESamp(beta=0.5, learn_tokens=learn_tokens))
+        return [transcript(turns, sample) for sample in range(5)]
+
+    assert samples(100) == samples(None)
+    assert samples(2) != samples(None)
 
 
 def test_what_the_host_knows_saves_steps_and_changes_nothing(settings, monkeypatch):

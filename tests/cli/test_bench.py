@@ -3,6 +3,7 @@ import json
 import pytest
 
 from esamp.explorer import ESamp
+from esamp.recursive import RecursiveBank
 
 
 @pytest.mark.parametrize(("baseline", "ratio"), [("vanilla", 0.5), ("stock", 2.0)])
@@ -29,7 +30,9 @@ def test_ratio_is_the_baselines_time_over_esamps_and_share_is_measured_apart(
 
 
 @pytest.mark.model
-def test_the_contract_of_the_json(run, checkpoint):
+def test_the_contract_of_the_json(run, checkpoint, monkeypatch):
+    steps, learn = [], RecursiveBank.learn
+    monkeypatch.setattr(RecursiveBank, "learn", lambda *of: (steps.append(1), learn(*of)))
     code, out, err = run(
         "bench", "decode", "--prompts", "2", "--samples", "2", "--max-new-tokens", "4",
         "--rounds", "1", "--features", "16", "--learn-tokens", "2", "--model", checkpoint, "--json",
@@ -41,5 +44,7 @@ def test_the_contract_of_the_json(run, checkpoint):
         "ratio", "ratio_low", "ratio_high", "overhead_share", "state_bytes_per_group", "machine",
         "backend", "baseline", "dtype",
     }  # fmt: skip
+    # To warm up, in the round and for the share: of four steps the last has nothing to learn.
+    assert len(steps) == 3 * 3
     assert 0 < result["overhead_share"] < 1
     assert result["state_bytes_per_group"] == 4 * (32 * 576 + 32 * 32)  # padded to 16
