@@ -15,6 +15,8 @@ CPU_DEFAULTS = {
     # Seeded requests, as ours are, kill the engine there when a prompt is split over two steps: it
     # turns their generators back by an offset, which those of the CPU do not have.
     "enable_chunked_prefill": False,
+    # Samples of a prompt share whole blocks of it, and prompts are seldom as long as vLLM's there, 128.
+    "block_size": 32,
 }
 
 
