@@ -202,7 +202,7 @@ def generate_all():
         dtype="float32",
         max_groups=2,
         max_model_len=256,
-        # A step reads two prompts of 120 tokens and no third.
+        # A step reads one prompt of 120 tokens for its three samples, and no second one.
         max_num_batched_tokens=256,
         kv_cache_memory_bytes=128 << 20,
     )
@@ -249,6 +249,7 @@ def generate_all():
         "vanilla": run(Vanilla()),
         "beta 0": run(ESamp(beta=0.0)),
         "long": run(ESamp(beta=1.0), prompts=long),
+        "read before": generator.llm.generate(long[:1], use_tqdm=False)[0].num_cached_tokens,
         "greedy": run(ESamp(beta=1.0), temperature=0.0),
         "top_k_1": run(ESamp(beta=1.0), top_k=1),
         "early": run(ESamp(beta=1.0, learn_tokens=2)),

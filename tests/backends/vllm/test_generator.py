@@ -48,6 +48,11 @@ def test_prompts_that_do_not_fit_into_a_step_wait_for_the_next(results):
     assert [len(group) for group in results["long"]["tokens"]] == [3, 3]
 
 
+def test_a_prompt_that_was_read_is_not_read_again(results):
+    """Else each of its samples reads it."""
+    assert results["read before"] == 96  # of some 113 tokens: whole blocks of 32
+
+
 def test_cooled_plain_sampling_is_hot_at_first_and_then_cool(results):
     hot, cooled, cool = (
         results[each]["logprobs"] for each in ("vanilla", "cooled plain", "at the cool temperature")

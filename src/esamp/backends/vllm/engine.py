@@ -15,7 +15,8 @@ CPU_DEFAULTS = {
     # Seeded requests, as ours are, kill the engine there when a prompt is split over two steps: it
     # turns their generators back by an offset, which those of the CPU do not have.
     "enable_chunked_prefill": False,
-    # Samples of a prompt share whole blocks of it, and prompts are seldom as long as vLLM's there, 128.
+    # Samples of a prompt read it once, but for what fills no block. vLLM's blocks there are of 128
+    # tokens, more than most prompts have.
     "block_size": 32,
 }
 
