@@ -190,6 +190,8 @@ def originals(llm):
 
 def generate_all():
     """Run requests through a `VllmGenerator` on the demo model; for test_generator.py."""
+    from vllm import SamplingParams
+
     from esamp import MeanDistiller, Vanilla
     from esamp.backends.transformers.load import demo_model
     from esamp.backends.vllm.generator import VllmGenerator
@@ -249,7 +251,12 @@ def generate_all():
         "vanilla": run(Vanilla()),
         "beta 0": run(ESamp(beta=0.0)),
         "long": run(ESamp(beta=1.0), prompts=long),
-        "read before": generator.llm.generate(long[:1], use_tqdm=False)[0].num_cached_tokens,
+        "read before": [
+            each.num_cached_tokens
+            for each in generator.llm.generate(
+                long[:1] * 2, SamplingParams(max_tokens=1), use_tqdm=False
+            )
+        ],
         "greedy": run(ESamp(beta=1.0), temperature=0.0),
         "top_k_1": run(ESamp(beta=1.0), top_k=1),
         "early": run(ESamp(beta=1.0, learn_tokens=2)),
