@@ -1,11 +1,15 @@
 """New settings for an engine that runs, and what is left where they cannot be had."""
 
+import dataclasses
+from types import SimpleNamespace
 from weakref import ref
 
 import pytest
 import torch
 
+from esamp.backends.vllm.generator import VllmGenerator
 from esamp.backends.vllm.parameters import EngineSettings
+from esamp.baselines import Cooling
 from esamp.distiller import MeanDistiller
 from esamp.errors import UsageError
 from esamp.explorer import ESamp
@@ -50,6 +54,26 @@ def test_configure_changes_settings_and_forgets_requests():
     assert drive(pilot, scheduler.step(), states(1, 7)).reads is None
     silent = request("b", params={"extra_args": None})
     assert_steers_as_new(pilot, scheduler, Core(MeanDistiller()), silent, 2.0, finished=["b"])
+
+
+def test_a_generator_tells_its_engine_all_that_is_the_engines():
+    told = []
+    llm = SimpleNamespace(collective_rpc=lambda name, args: told.append((name, *args)))
+    generator = VllmGenerator(llm=llm, settings=EngineSettings(max_groups=7, timing=True))
+    method = ESamp(
+        capture=False, learn_tokens=3, push="orthogonal", distiller=MeanDistiller(ridge=5.0)
+    )
+    generator._prepare(Cooling(within=method, final=0.5, over=4))
+    ((name, given),) = told
+    assert name == "esamp_configure"
+    assert EngineSettings.parse(given) == generator.settings
+    assert generator.settings == EngineSettings(
+        esamp=dataclasses.replace(method, beta=0.0),
+        max_groups=7,
+        timing=True,
+        cooling_final=0.5,
+        cooling_over=4,
+    )
 
 
 def test_configure_starts_the_clock():

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from esamp import UsageError
+from esamp import ESamp, UsageError
 from esamp.backends.vllm.parameters import EngineSettings
 from esamp.backends.vllm.plugin import check_engine, mark_configuration
 
@@ -16,7 +16,9 @@ def engine(parallel=None, speculative=None, runner_type="generate", v2=True):
             | (parallel or {})
         ),
         speculative_config=speculative and SimpleNamespace(method=speculative),
-        model_config=SimpleNamespace(runner_type=runner_type),
+        model_config=SimpleNamespace(
+            runner_type=runner_type, get_total_num_hidden_layers=lambda: 3
+        ),
         use_v2_model_runner=v2,
     )
 
@@ -33,6 +35,8 @@ UNPROVEN = EngineSettings(allow_unproven=True)
             UNPROVEN,
             "leave out --enable-batch-sharded-sampling",
         ),
+        (engine({"use_ubatching": True}), UNPROVEN, "leave out --enable-dbo"),
+        (engine(), EngineSettings(esamp=ESamp(layer=3)), "layer is 3, and the model has 3 blocks"),
         (engine(runner_type="pooling"), UNPROVEN, "runs as 'pooling', and only generation"),
         (engine(speculative="eagle3"), UNPROVEN, "the 'eagle3' drafter reads hidden states"),
         (engine(speculative="mtp"), UNPROVEN, "the 'mtp' drafter reads"),
@@ -50,6 +54,7 @@ def test_what_cannot_be_steered_is_refused(refused, settings, message):
 
 def test_the_rest_is_not():
     check_engine(engine(), EngineSettings())
+    check_engine(engine(), EngineSettings(esamp=ESamp(layer=2)))
     check_engine(engine(v2=False), EngineSettings())
     check_engine(engine(speculative="ngram"), UNPROVEN)
 

@@ -190,6 +190,29 @@ def test_a_preempted_request_keeps_its_group_and_is_steered_from_its_next_token_
     assert roster.members["1_a"].group is before
 
 
+def test_the_next_part_of_a_streaming_request_may_ask_for_something_else():
+    scheduler, roster = Scheduler(resends=True), open_roster()
+    roster.update(scheduler.step(request("a"), request("b")))
+    first, group = roster.members["a"], roster.members["a"].group
+    roster.update(scheduler.step(request("a", beta=2.0, params={"top_k": 5}, prompt=7)))
+    member = roster.members["a"]
+    assert (member.beta, member.reference, member.prompt) == (2.0, True, 7)
+    assert (member.group, group.members, first.reference) == (group, 1, False)
+    roster.update(scheduler.step(request("a", group="g")))
+    assert len(groups(roster)) == 2
+    assert roster.members["a"].group is not group
+    greedy = request("a", group="g", params={"temperature": 0.0})
+    greedy.sampling.extra_args = {"esamp_beta": 2.0}
+    roster.update(scheduler.step(greedy))
+    assert (list(roster.members), roster.open_groups) == (["b"], 1)
+
+
+@pytest.mark.parametrize("name", ["_warmup_0_", "_v2_mixed_warmup_decode_"])
+def test_what_an_engine_makes_up_to_warm_up_is_no_member(name):
+    roster = enrol(request(name), request("0_a"), beta=0.5)
+    assert list(roster.members) == ["0_a"]
+
+
 @pytest.mark.parametrize("resends", [False, True], ids=["V1", "V2"])
 def test_a_request_preempted_within_its_prompt_still_draws_its_first_token_plainly(resends):
     scheduler, roster = Scheduler(resends), open_roster()

@@ -38,6 +38,21 @@ def test_a_name_that_is_finished_and_comes_again_at_once_is_new():
     assert steered(roster) == []
 
 
+def test_samples_that_had_to_wait_inherit_from_those_that_made_room():
+    """An engine with room for two of four: all who were there finish in one step."""
+    scheduler, bank = Scheduler(), Births(4)
+    roster = open_roster(capacity=2, bank=bank)
+    roster.update(scheduler.step(request("b"), request("0_a"), request("1_a")))
+    waiting = [request("2_a"), request("3_a"), request("c")]
+    roster.update(scheduler.step(*waiting, finished=["b", "0_a", "1_a"]))
+    assert slots(roster) == {"2_a": 0, "3_a": 0, "c": 1}
+    assert bank.content[:2] == [1, 2]
+    roster.update(scheduler.step(request("d", group="g")))
+    assert slots(roster)["d"] is None
+    roster.update(scheduler.step(request("e", group="g"), finished=["d", "c"]))
+    assert slots(roster)["e"] == 1, "who inherits from a group without a place gets what is free"
+
+
 def test_when_a_group_closes_the_last_takes_its_slot():
     scheduler, bank = Scheduler(), Births(4)
     roster = open_roster(bank=bank)

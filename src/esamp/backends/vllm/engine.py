@@ -52,7 +52,8 @@ def start_engine(name: str, dtype: str, **engine: Any) -> Any:
 
 def of_engine(esamp: ESamp) -> dict[str, Any]:
     """Return what of ESamp's settings is the engine's, where the rest is a request's."""
-    return {name: getattr(esamp, name) for name in ("distiller", "push", "learn_tokens")}
+    names = ("distiller", "push", "learn_tokens", "capture")
+    return {name: getattr(esamp, name) for name in names}
 
 
 def configure(llm: Any, esamp: ESamp, **settings: Any) -> None:

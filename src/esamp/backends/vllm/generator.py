@@ -190,7 +190,8 @@ class VllmGenerator:
         """Return the likeliest first tokens of each prompt, with their log-probabilities."""
         from vllm import SamplingParams
 
-        check_fire(fire, self.llm.llm_engine.model_config.max_logprobs)
+        model = self.llm.llm_engine.model_config
+        check_fire(fire, model.get_vocab_size() if model.max_logprobs < 0 else model.max_logprobs)
         params = SamplingParams(
             max_tokens=1, logprobs=fire.first_top_k, extra_args={"esamp_beta": 0.0}
         )
@@ -261,7 +262,7 @@ class VllmGenerator:
             **engine,
         )
         if now != self.settings:
-            configure(self.llm, esamp, max_groups=now.max_groups, **engine)
+            configure(self.llm, esamp, max_groups=now.max_groups, timing=now.timing, **engine)
             self.settings = now
         return {
             "esamp_beta": esamp.beta,

@@ -86,8 +86,18 @@ def check_engine(vllm_config: Any, settings: EngineSettings) -> None:
             "batch-sharded sampling shows each rank a part of a group: "
             "leave out --enable-batch-sharded-sampling"
         )
+    elif getattr(parallel, "use_ubatching", False):
+        problem = (
+            "dual-batch overlap runs the model on two halves of a step at once, whose first layers "
+            "esamp could not tell apart: leave out --enable-dbo and --ubatch-size"
+        )
     elif model.runner_type != "generate":
         problem = f"the model runs as {model.runner_type!r}, and only generation can be steered"
+    elif not settings.esamp.layer < (blocks := model.get_total_num_hidden_layers()):
+        problem = (
+            f"layer is {settings.esamp.layer}, and the model has {blocks} blocks: "
+            f"give 1 to {blocks - 1}"
+        )
     elif speculative is not None and not str(speculative.method).startswith("ngram"):
         problem = (
             f"the {speculative.method!r} drafter reads hidden states or weights that esamp changes "

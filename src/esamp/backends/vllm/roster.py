@@ -27,6 +27,9 @@ logger = logging.getLogger("vllm.esamp")
 SIBLING = re.compile(r"\d+_(.+)", re.DOTALL)
 """vLLM names the children of an n=K request "0_parent", "1_parent", …"""
 
+WARM_UP = ("_warmup_", "_v2_mixed_warmup_")
+"""How the names of requests begin that vLLM makes up at start, so that kernels are compiled."""
+
 READ_OF_STEP = (
     "finished_req_ids",
     "num_scheduled_tokens",
@@ -52,6 +55,7 @@ LEAST_TEMPERATURE = 1e-5
 class Group:
     """Requests that share a distiller."""
 
+    key: Hashable
     slot: int | None
     """Where its distiller is; None where no slot was free when its first request came."""
     members: int = 0
@@ -66,7 +70,6 @@ class Member:
     """Whether truncation or a penalty judges its unsteered logits: it is fused after them."""
     sampling: Any
     """vLLM's `SamplingParams`."""
-    key: Hashable
     group: Group
     prompt: int
     """Tokens of its prompt."""
@@ -84,6 +87,15 @@ class Member:
     def steered(self) -> bool:
         """Whether this step draws a token of it that is not its first."""
         return self.seen >= self.known and self.seen > self.prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrival:
+    """A request that comes, where it is to be steered."""
+
+    settings: RequestSettings
+    key: Hashable
+    """Its group's."""
 
 
 class Roster:
@@ -108,12 +120,19 @@ class Roster:
 
     def update(self, output: Any) -> None:
         """Read a `SchedulerOutput`, before the step that it describes."""
+        finished = output.finished_req_ids
         # In one order on every rank: slots must agree.
-        for request in sorted(output.finished_req_ids):
-            self._leave(request)
+        emptied = [group for request in sorted(finished) if (group := self._leave(request))]
+        arrivals = [(new, self._read(new)) for new in output.scheduled_new_reqs]
+        # Where an engine has no room for all samples of a prompt, the next ones come in the very
+        # step that tells of the end of those before, and inherit. A name that comes again does not.
+        heirs = {who.key for new, who in arrivals if who and new.req_id not in finished}
+        for group in emptied:
+            if group.slot is None or group.key not in heirs:
+                self._close(group)
         scheduled = output.num_scheduled_tokens
-        for new in output.scheduled_new_reqs:
-            self._enter(new)
+        for new, who in arrivals:
+            self._enter(new, who)
             member = self.members.get(new.req_id)
             if member is not None:
                 member.seen = new.num_computed_tokens + scheduled[new.req_id]
@@ -133,34 +152,42 @@ class Roster:
         self._slots.clear()
         self.version += 1
 
-    def _enter(self, new: Any) -> None:
-        known = len(new.prefill_token_ids) if new.prefill_token_ids else new.prompt_len
-        member = self.members.get(new.req_id)
-        if member is not None:  # back from preemption, or a longer prompt of a streaming request
-            member.prompt, member.known = new.prompt_len, known
-            return
+    def _read(self, new: Any) -> Arrival | None:
+        """Return what a request asks for; None: it is sampled plainly."""
         sampling = new.sampling_params
         if sampling is None or sampling.temperature < LEAST_TEMPERATURE:
-            return
+            return None
+        if new.req_id.startswith(WARM_UP):
+            return None
         try:
             settings = RequestSettings.parse(sampling.extra_args, self._defaults)
         except UsageError as error:  # only where admission was bypassed: an engine must not die
             logger.warning("esamp: request %s is sampled plainly: %s", new.req_id, error)
-            return
+            return None
         if settings.beta == 0:
+            return None
+        return Arrival(settings=settings, key=group_key(new.req_id, settings, new.lora_request))
+
+    def _enter(self, new: Any, who: Arrival | None) -> None:
+        known = len(new.prefill_token_ids) if new.prefill_token_ids else new.prompt_len
+        member = self.members.get(new.req_id)
+        if member is not None:  # back from preemption, or the next part of a streaming request
+            left = None if who and who.key == member.group.key else self._leave(new.req_id)
+            if left:
+                self._close(left)
+        if who is None:
             return
-        key = group_key(new.req_id, settings, new.lora_request)
-        group = self._groups.get(key)
+        group = self._groups.get(who.key)
         if group is None:
-            group = self._groups[key] = Group(slot=self._open())
+            group = self._groups[who.key] = Group(key=who.key, slot=self._open())
             if group.slot is not None:
                 self._slots.append(group)
-        group.members += 1
+        group.members += new.req_id not in self.members
+        sampling = new.sampling_params
         self.members[new.req_id] = Member(
-            beta=settings.beta,
-            reference=settings.truncation == "reference" and needs_reference(sampling),
+            beta=who.settings.beta,
+            reference=who.settings.truncation == "reference" and needs_reference(sampling),
             sampling=sampling,
-            key=key,
             group=group,
             prompt=new.prompt_len,
             known=known,
@@ -181,16 +208,17 @@ class Roster:
         self._bank.reset(upload([slot], torch.long, self._device))
         return slot
 
-    def _leave(self, request: str) -> None:
+    def _leave(self, request: str) -> Group | None:
+        """Take a request out; return its group if it was the last one there."""
         member = self.members.pop(request, None)
         if member is None:
-            return
+            return None
         self.version += 1
-        group = member.group
-        group.members -= 1
-        if group.members:
-            return
-        del self._groups[member.key]
+        member.group.members -= 1
+        return None if member.group.members else member.group
+
+    def _close(self, group: Group) -> None:
+        del self._groups[group.key]
         if group.slot is None:
             return
         last = self._slots.pop()
