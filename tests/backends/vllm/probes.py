@@ -33,7 +33,7 @@ class Recorder:
                 self.steps.append(
                     {
                         "requests": [rows[row] for row in steered],
-                        "keys": [str(each.key) for each in steered.values()],
+                        "keys": [str(each.group.key) for each in steered.values()],
                         "beta": [each.beta for each in steered.values()],
                         "rows": list(steered),
                         "shallow": shallow.clone(),
