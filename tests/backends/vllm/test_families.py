@@ -87,6 +87,15 @@ def test_preempted_requests_keep_their_group(hosts, tiny):
     assert (stats["rows_fallback"], stats["faults"], stats["groups_open"]) == (0, {}, 0)
 
 
+def test_samples_that_wait_for_room_learn_from_those_before_them(hosts, tiny):
+    armed = hosts().start("narrow", tiny, esamp={}, max_num_seqs=2)
+    armed.play(add("a", SHORT, beta=NOTHING))  # two of four at a time, which end together
+    errors = armed.rpc("esamp_errors", 0)[0]
+    assert len(errors) == 2 * 15
+    new = pytest.approx(1.0, abs=1e-6)  # a distiller that knows nothing predicts nothing
+    assert [step for step, error in enumerate(errors) if error == new] == [0]
+
+
 def test_the_environment_arms_and_the_layer_is_the_one_asked_for(hosts, tiny):
     host = hosts(ESAMP_BETA="1.0")
     first = host.start("first", tiny)
