@@ -173,6 +173,8 @@ class RunFolder:
             stored = folder.read("config.json")
             different = config.differences(stored)
             if config.adds_seeds_to(stored):
+                # First, so that a run that is cut now is not taken for a complete one.
+                (path / "summary.json").unlink(missing_ok=True)
                 folder.write("config.json", config.to_json())
             elif different:
                 raise UsageError(

@@ -98,6 +98,16 @@ def test_assertions(settings):
         assert grade.note.startswith("test 1: ")
 
 
+def test_the_block_that_defines_what_is_asked_for_counts(settings):
+    right = (
+        "Sure:\n```python\ndef f(x): return x ** 0.5\n```\n"
+        "For example:\n```python\nprint(f(4))\n```"
+    )
+    assert MBPPGrader(**settings).grade(MBPP, right).correct
+    listed = "1. So:\n\n   ```python\n   def f(x):\n       return x ** 0.5\n   ```"
+    assert MBPPGrader(**settings).grade(MBPP, listed).correct
+
+
 def test_scripts(settings):
     item = contest([("2 3\n", "5\n")], [("4 5\n", "9.0\n"), ("0 0\n", "0")])
     grader = LiveCodeBenchGrader(**settings)
@@ -110,6 +120,11 @@ def test_scripts(settings):
     )
     assert grader.grade(item, guarded).correct
     assert grader.grade(item, "It cannot be done.").note == "no code"
+    threaded = (
+        "```python\nimport atexit, threading\natexit.register(print, '')\n"
+        "threading.Thread(target=lambda: print(sum(map(int, input().split())))).start()\n```"
+    )
+    assert grader.grade(item, threaded).correct
     late = "```python\nprint(sum(map(int, input().split())))\nraise ValueError\n```"
     assert not grader.grade(item, late).correct
 
@@ -125,7 +140,13 @@ def test_functions(settings):
     assert grader.grade(
         item, "```python\ndef times(xs, k): return [x * k for x in xs]\n```"
     ).correct
-    for body in ("[3, 6]", "{1}", "print([3, 6])", "exit(0)", "xs.append(xs) or xs"):
+    annotated = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "@dataclass\nclass A:\n    a: int\n"
+    )
+    assert grader.grade(item, f"```python\n{annotated}{method}[x * k for x in xs]\n```").correct
+    endless = "__import__('sys').set_int_max_str_digits(0) or 10 ** 5000"
+    for body in (endless, "[3, 6]", "{1}", "print([3, 6])", "exit(0)", "xs.append(xs) or xs"):
         assert not grader.grade(item, f"```python\n{method}{body}\n```").correct, body
 
 
@@ -154,6 +175,7 @@ def test_all_tests_together_have_a_limit(settings):
         ("1.0000001", "1", False),
         ("", "0", False),
         ("nan", "nan", True),
+        ("sNaN 1", "1 1", False),
         ("a 1.0", "a 1", False),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from esamp.evals.graders.extract import (
     as_number,
+    last_answer,
     last_answer_line,
     last_boxed,
     last_code,
@@ -61,6 +62,9 @@ def test_the_last_box_that_is_closed(text, boxed):
         ("Answer:\n\n9", 9),
         (r"so \boxed{8} of 9", 8),
         ("first 1, at last 2.", 2),
+        (r"\boxed{70{,}000}", 70000),
+        (r"Answer: 70\,000", 70000),
+        (r"\boxed{2 \times 35 = 70}", 70),
         ("Answer: 1/0", None),
         ("Answer: none", None),
         ("9" * 5000, None),
@@ -122,3 +126,15 @@ def test_the_last_answer_line(text, line):
 )
 def test_the_last_code(text, code):
     assert last_code(text) == code
+
+
+def test_the_last_code_that_defines_a_name():
+    text = "```python\ndef f(): 1\n```\n```python\ndef f(): 2\n```\n```python\nf()\n```"
+    assert last_code(text, "f") == "def f(): 2\n"
+    assert last_code(text, "g") == "f()\n"
+
+
+def test_an_answer_may_have_several_lines():
+    assert last_answer("Answer: 1\n**Answer:**\n1 2\n2 1\n") == "1 2\n2 1"
+    assert last_answer("Answer:") is None
+    assert last_answer("1 2") is None

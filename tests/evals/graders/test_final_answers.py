@@ -107,6 +107,10 @@ def test_equal_expressions_are_one_answer():
         r"\boxed{\text{B}}",
         "Answer: A\nAnswer: B",
         "**Answer:** B) it is",
+        r"Answer: \(B\)",
+        "Answer: `B`",
+        "Answer: Option B",
+        "Answer: B\nIn this answer I am confident.",
     ],
 )
 def test_the_last_letter_counts(text):
@@ -118,6 +122,7 @@ def test_the_last_letter_counts(text):
     [
         "Answer: A or B",
         "Answer: B and C",
+        "Answer: `B` or `C`",
         "Answer: Because",
         "B",
         "Answer: E",
@@ -144,6 +149,37 @@ def test_gym_needs_the_right_answer_and_forgives_its_dress():
     ):
         assert judge("gym", text).correct, text
     assert not judge("gym", f"Answer: {int(right) + 1}").correct
+
+
+@pytest.mark.parametrize("family", ["countdown", "simple_integration", "n_queens"])
+def test_gym_evaluates_no_code_of_a_model(family, tmp_path):
+    """These families hand answers to `eval`."""
+    reference = {"family": family, "config": {}, "seed": 0, "size": 2, "index": 0}
+    item = Item(id="1", prompt="?", reference=reference)
+    entry = create(family, {}, 2, 0)[0]
+    answer = entry["answer"] or entry["metadata"]["solution"]
+    assert GymGrader().grade(item, f"Answer: {answer}").correct
+    mark = tmp_path / "mark"
+    path = "+".join(f"chr({ord(letter)})" for letter in str(mark))
+    for code in (
+        f"open('{mark}', 'w')",
+        f"(open)({path}, chr(119))",
+        f"open ({path}, chr(119))",
+        f"[open][0]({path}, chr(119))",
+        f"ｏｐｅｎ({path}, chr(119))",
+        f"f'{{open({path}, chr(119))}}'",
+        f"__import__('os').system('touch {mark}')",
+    ):
+        assert not GymGrader().grade(item, f"Answer: {code}").correct
+        assert not mark.exists(), code
+
+
+def test_gym_reads_grids():
+    reference = {"family": "mini_sudoku", "config": {}, "seed": 0, "size": 2, "index": 0}
+    item = Item(id="1", prompt="?", reference=reference)
+    answer = create("mini_sudoku", {}, 2, 0)[0]["answer"]
+    for text in (f"Answer:\n{answer}", f"**Answer:**\n\n```\n{answer}\n```\n"):
+        assert GymGrader().grade(item, text).correct, text
 
 
 def test_gym_gives_no_points_for_a_wrong_answer_of_the_right_form(monkeypatch):

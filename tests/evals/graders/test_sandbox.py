@@ -277,6 +277,9 @@ def test_nothing_is_left_behind(name):
         sandbox.run(script(program))
         assert processes_of(str(MEMORY))
     assert not Path(f"/proc/{pid}").exists()
+    end = time.monotonic() + 5  # what is killed may be there for a moment
+    while processes_of(str(MEMORY)) and time.monotonic() < end:
+        time.sleep(0.01)
     assert not processes_of(str(MEMORY))
 
 

@@ -23,6 +23,12 @@ from esamp.evals.graders.extract import last_code
 from esamp.evals.graders.sandbox import Limits, Outcome, Program, Sandbox, way_in
 from esamp.evals.task import Grade, Item
 
+CALLED = re.compile(
+    r"assert\s+[\s(]*(?:not\s+)?"
+    r"(?:(?:set|sorted|tuple|list|math\.isclose|len|str|round|abs|float|int)\s*\()*"
+    r"\s*([A-Za-z_]\w*)\s*\("
+)
+"""The function that an assertion of MBPP calls, within what its result is wrapped into."""
 NO_CODE = Grade(correct=False, note="no code")
 LONGEST = 100_000
 """Characters of a program."""
@@ -51,9 +57,7 @@ class Trial:
         if self.program.how == "check":
             return outcome.passed
         if self.program.how == "call":
-            if outcome.value is None:
-                return False
-            return bool(json.loads(outcome.value) == json.loads(self.expected))
+            return outcome.value is not None and same_value(outcome.value, self.expected)
         return same_output(outcome.stdout, self.expected)
 
 
@@ -126,7 +130,7 @@ class HumanEvalGrader(CodeGrader):
     def program(self, item: Item, text: str) -> str | None:
         """Return the prompt and its completion, or a whole function below the prompt's imports."""
         prompt, name = item.reference["prompt"], item.reference["entry_point"]
-        code = last_code(text)
+        code = last_code(text, name)
         code = text if code is None else code
         whole = re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(name)}\b", code, re.MULTILINE)
         if whole is not None:
@@ -146,8 +150,9 @@ class MBPPGrader(CodeGrader):
     """Functions with assertions. `reference`: setup, source that comes first; tests, assertions."""
 
     def program(self, item: Item, text: str) -> str | None:
-        """Return the last block of code, or the whole text."""
-        code = last_code(text)
+        """Return the last block of code with the function that is tested, or the whole text."""
+        called = CALLED.search("\n".join(item.reference["tests"]))
+        code = last_code(text, called and called[1])
         return text if code is None else code
 
     def trials(self, item: Item, program: str) -> Iterator[Trial]:
@@ -169,7 +174,7 @@ class LiveCodeBenchGrader(CodeGrader):
 
     def program(self, item: Item, text: str) -> str | None:
         """Return the last block of code, or the whole text where it is a program."""
-        code = last_code(text)
+        code = last_code(text, item.reference["function"])
         if code is not None:
             return code
         try:
@@ -207,6 +212,15 @@ def contest_trial(program: str, given: str, expected: str, function: str | None)
     return Trial(program=call, expected=expected)
 
 
+def same_value(returned: str, expected: str) -> bool:
+    """Whether two JSON texts say the same; what a program returned may be anything."""
+    wanted = json.loads(expected)
+    try:
+        return bool(json.loads(returned) == wanted)
+    except (ValueError, RecursionError):
+        return False
+
+
 def same_output(printed: str, expected: str) -> bool:
     """Whether two outputs have the same lines; numbers in them may be written differently."""
     lines, wanted = printed.strip().split("\n"), expected.strip().split("\n")
@@ -225,9 +239,11 @@ def _same_line(line: str, wanted: str) -> bool:
 
 def _numbers(words: Sequence[str]) -> list[Decimal] | None:
     try:
-        return [Decimal(word) for word in words]
+        numbers = [Decimal(word) for word in words]
     except InvalidOperation:
         return None
+    # Not a number is equal to none, and one kind of it raises when it is compared.
+    return None if any(number.is_nan() for number in numbers) else numbers
 
 
 class _TextOnly(pickle.Unpickler):

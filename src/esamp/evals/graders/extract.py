@@ -2,12 +2,14 @@
 
 import re
 from fractions import Fraction
+from textwrap import dedent
 
 DIGITS = 40
 """A number with more digits than this is no answer."""
 NUMBER = re.compile(
     r"(?<![\w.])[-−]?\s?\$?\s?([0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:\s?/\s?([0-9]+))?"
 )
+GROUPING = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!]|,\\!)(?=[0-9]{3})")
 BRACE = re.compile(r"\\boxed\{|\\?[{}]")
 CUE = re.compile(r"(?:####|answer\b\**(?:\s+is\b)?)[:\s*]*", re.IGNORECASE)
 LABEL = re.compile(r"answer\**\s*:\**[ \t]*(.*)", re.IGNORECASE)
@@ -37,15 +39,22 @@ def last_answer_line(text: str) -> str | None:
     return found[-1] if found else None
 
 
+def last_answer(text: str) -> str | None:
+    """Return all that follows the last `Answer:`; None where nothing does."""
+    labels = list(LABEL.finditer(text))
+    return text[labels[-1].start(1) :].strip("*` \t\r\n") or None if labels else None
+
+
 def last_number(text: str) -> Fraction | None:
     """Return the number that a text ends in: the one its final answer names, else the last."""
     boxed = last_boxed(text)
     cues = list(CUE.finditer(text))
+    boxed = boxed and _result(boxed)
     for part in (boxed, *(_after(text, cue) for cue in cues[:-4:-1])):
         number = _first_number(part) if part is not None else None
         if number is not None:
             return number
-    numbers = list(NUMBER.finditer(text))
+    numbers = list(NUMBER.finditer(_plain(text)))
     return _value(numbers[-1]) if numbers else None
 
 
@@ -58,12 +67,21 @@ def as_number(text: str) -> Fraction | None:
 def _after(text: str, cue: re.Match[str]) -> str:
     """Return the rest of a cue's line, behind the last = where it is a computation."""
     line = text[cue.end() :].partition("\n")[0]
+    return _result(line)
+
+
+def _result(line: str) -> str:
     return line.rpartition("=")[2] if "=" in line else line
 
 
 def _first_number(text: str) -> Fraction | None:
-    match = NUMBER.search(text)
+    match = NUMBER.search(_plain(text))
     return None if match is None else _value(match)
+
+
+def _plain(text: str) -> str:
+    """Return a text without LaTeX between thousands, which may be `{,}` or a thin space."""
+    return GROUPING.sub("", text)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -74,13 +92,20 @@ def _value(match: re.Match[str]) -> Fraction | None:
     return -value if match[0][0] in "-−" else value
 
 
-def last_code(text: str) -> str | None:
+def last_code(text: str, name: str | None = None) -> str | None:
     """Return the last fenced block that is marked as Python, else the last one; None without one.
 
-    A block that is never closed, as when the tokens ran out, reaches to the end.
+    A block that is never closed, as when the tokens ran out, reaches to the end. One that stands
+    in a list, and so further in, is taken out.
+
+    Args:
+        text: A sample.
+        name: A function or class that is asked for: blocks that define it come before others.
     """
-    blocks = [(match[1].lower(), match[2]) for match in FENCE.finditer(text)]
+    blocks = [(match[1].lower(), dedent(match[2])) for match in FENCE.finditer(text)]
     marked = [code for language, code in blocks if language in ("python", "py", "python3")]
-    if marked:
-        return marked[-1]
-    return blocks[-1][1] if blocks else None
+    codes = marked or [code for _, code in blocks]
+    if name is not None:
+        define = re.compile(rf"^[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+{re.escape(name)}\b", re.M)
+        codes = [code for code in codes if define.search(code)] or codes
+    return codes[-1] if codes else None

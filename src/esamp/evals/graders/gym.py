@@ -2,15 +2,28 @@
 
 import functools
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from esamp.errors import MissingDependencyError, UsageError
-from esamp.evals.graders.extract import as_number, last_answer_line, last_boxed, last_number
+from esamp.evals.graders.extract import (
+    as_number,
+    last_answer,
+    last_answer_line,
+    last_boxed,
+    last_code,
+    last_number,
+)
 from esamp.evals.task import Grade, Item
 
 RIGHT = 0.99
 """Scores from here on are right: families give points for a wrong answer of the right form."""
+CALL = re.compile(r"(\w+|[\])}\"'])\s*\(")
+MATHEMATICS = re.compile(
+    "sqrt|cbrt|exp|log|ln|a?(sin|cos|tan|sec|csc|cot)h?|[Aa]bs|Rational|Integer|Float"
+)
+"""What an answer may call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +46,8 @@ class GymGrader:
         entry = problems[reference["index"]]
         forms = _forms(text, numeric=as_number(str(entry["answer"])) is not None)
         for form in forms:
+            if not harmless(form):
+                continue
             try:
                 score = float(problems.score_answer(form, entry))
             except Exception:  # noqa: BLE001  (some families raise on what they do not expect)
@@ -44,6 +59,13 @@ class GymGrader:
         return Grade(correct=False, answer=forms[-1])
 
 
+def harmless(form: str) -> bool:
+    """Whether a form calls nothing but functions of mathematics: some families evaluate answers."""
+    if "__" in form or "\\" in form or "#" in form:
+        return False
+    return all(MATHEMATICS.fullmatch(call[1]) for call in CALL.finditer(form))
+
+
 def _forms(text: str, *, numeric: bool) -> list[str]:
     """Return how the answer of a text may be read: as it stands, then without its manners.
 
@@ -53,7 +75,10 @@ def _forms(text: str, *, numeric: bool) -> list[str]:
     """
     answer = last_answer_line(text)
     boxed = last_boxed(text if answer is None else answer)
-    forms = [form for form in (answer, boxed) if form]
+    # Grids have several lines.
+    whole = last_answer(text)
+    block = None if whole is None else last_code(whole)
+    forms = [form.strip("\n") for form in (block, whole, answer, boxed) if form]
     if forms:
         forms.append(forms[-1].strip("$ ").rstrip("."))
     number = last_number(text if answer is None else answer) if numeric else None

@@ -15,6 +15,7 @@ nor an exit status looks like success. What remains: a program written against t
 look for that pipe, and an object can claim to be equal to everything.
 """
 
+import atexit
 import contextlib
 import ctypes
 import importlib
@@ -26,7 +27,9 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 import time
+import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,9 +114,12 @@ def perform(request: Mapping[str, Any], token: int) -> dict[str, Any]:
     if request["recursion"]:
         sys.setrecursionlimit(request["recursion"])
     name = "__main__" if request["how"] == "script" else "solution"
-    names: dict[str, Any] = {"__name__": name}
-    for module in request["names_of"]:
-        exec(f"from {module} import *", names)
+    # Dataclasses and others look for the module that they stand in.
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    names: dict[str, Any] = vars(module)
+    for source in request["names_of"]:
+        exec(f"from {source} import *", names)
     try:
         exec(compile(request["program"], "<program>", "exec"), names)
     except SystemExit:
@@ -125,6 +131,11 @@ def perform(request: Mapping[str, Any], token: int) -> dict[str, Any]:
     if request["how"] == "check":
         exec(compile(request["checks"], "<checks>", "exec"), names)
         return {"token": read(token, 64).decode()}
+    # What Python does at its end, which this process will not come to.
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     return {}
 
