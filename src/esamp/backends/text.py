@@ -1,5 +1,6 @@
 """Between text and tokens: what every backend does alike, so that two backends see one prompt."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -38,13 +39,26 @@ def prompt_texts(
     return texts, False
 
 
+UNFINISHED = "\ufffd"
+"""What stands for bytes that are no character, such as the first of several."""
+
+
 def pieces(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
     """Return the text that each token adds, for showing tokens one by one."""
-    # A token's text depends on its neighbour: some tokenizers drop a text's first space.
-    pairs = [list(token_ids[max(place - 1, 0) : place + 1]) for place in range(len(token_ids))]
-    both = tokenizer.batch_decode(pairs, skip_special_tokens=True)
-    alone = tokenizer.batch_decode([pair[:-1] for pair in pairs], skip_special_tokens=True)
-    return [text[len(before) :] for text, before in zip(both, alone, strict=True)]
+    decode = functools.partial(tokenizer.decode, skip_special_tokens=True)
+    found: list[str] = []
+    begin = 0  # of the tokens whose text is not told yet
+    for end in range(1, len(token_ids) + 1):
+        # A token's text depends on its neighbour: some tokenizers drop a text's first space.
+        neighbour = max(begin - 1, 0)
+        before = decode(list(token_ids[neighbour:begin])) if begin else ""
+        piece = decode(list(token_ids[neighbour:end]))[len(before) :]
+        if piece.endswith(UNFINISHED) and end < len(token_ids):
+            found.append("")  # a part of a character, which comes with the last part
+            continue
+        found.append(piece)
+        begin = end
+    return found
 
 
 def check_room(longest: int, room: int, context: int | None) -> None:

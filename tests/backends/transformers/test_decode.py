@@ -10,7 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, LogitsProcessor, TextIteratorStreamer
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    LogitsProcessor,
+    TextIteratorStreamer,
+)
 from transformers.generation.stopping_criteria import StoppingCriteria
 
 import esamp
@@ -509,6 +515,29 @@ def test_other_ways_of_decoding_are_refused_by_name(options):
     greedy = {"do_sample": False, "samples": 1, "method": Vanilla()}
     with pytest.raises(UsageError, match=next(iter(options))):
         sample(tiny("llama"), SHORT, **greedy | options)
+
+
+def test_a_draft_model_is_refused():
+    model = tiny("llama")
+    with pytest.raises(UsageError, match="assistant_model was given"):
+        sample(model, SHORT, samples=1, assistant_model=model)
+
+
+def test_a_generation_config_says_more_than_our_defaults():
+    model, config = tiny("llama"), GenerationConfig(do_sample=False, max_new_tokens=5)
+    inputs = batch(SHORT)
+    with pytest.warns(InertWarning, match="do_sample=False"):
+        greedy = esamp.generate(model, **inputs, generation_config=config)
+    assert torch.equal(
+        greedy.sequences, model.generate(**inputs, do_sample=False, max_new_tokens=5)
+    )
+    config = GenerationConfig(stop_strings=["a", "e", "i"], max_new_tokens=50)
+    output = esamp.generate(
+        model, **inputs, generation_config=config, tokenizer=tiny_tokenizer(), seed=1
+    )
+    assert output.lengths.max() < 50
+    assert config.stop_strings == ["a", "e", "i"]
+    assert config.do_sample is None
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from backends.transformers.calls import ENDS, STRONG
 from backends.transformers.test_decode import break_logits
 from esamp import InertWarning, UsageError, Vanilla
+from esamp.backends.text import pieces
 from esamp.backends.transformers.generator import TransformersGenerator
 from esamp.generation import Generator, Request, Sampling
 from tiny import EOS, batch, tiny, tiny_tokenizer
@@ -192,11 +193,28 @@ def test_progress_is_told_from_start_to_end(generator):
     assert len(shares) == 12
 
 
+def test_the_models_own_penalties_do_not_reach_an_arm(generator):
+    plain = generator.generate(request("hello"), Vanilla()).completions
+    own = generator.model.generation_config
+    own.repetition_penalty, own.no_repeat_ngram_size = 5.0, 1
+    assert generator.generate(request("hello"), Vanilla()).completions == plain
+
+
+def test_a_character_of_several_tokens_comes_with_the_last():
+    class Bytes:
+        def decode(self, token_ids, skip_special_tokens):
+            return bytes(token_ids).decode(errors="replace")
+
+    found = pieces(Bytes(), list("a 🦊é!".encode()))
+    assert found == ["a", " ", "", "", "", "🦊", "", "é", "!"]
+    assert pieces(Bytes(), list("é".encode())[:1]) == ["\ufffd"]
+
+
 def test_pieces_add_up_to_the_text(generator):
     completion = generator.generate(request("hello"), STRONG).completions[0][0]
-    pieces = generator.pieces(completion.token_ids)
-    assert len(pieces) == 10
-    assert "".join(pieces) == completion.text
+    found = generator.pieces(completion.token_ids)
+    assert len(found) == 10
+    assert "".join(found) == completion.text
 
 
 def test_a_family_without_a_stated_context_works():

@@ -119,6 +119,27 @@ def test_a_users_processor_sees_all_rows_and_the_reference_once_per_step():
         assert torch.equal(scores, output.logits[step])
 
 
+def test_a_processor_may_write_into_what_it_is_given():
+    def favour(scores):
+        scores[:, 7] += 4.0
+        return scores
+
+    class InPlace(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            return favour(scores)
+
+    class OnACopy(LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            return favour(scores.clone())
+
+    first, second = (
+        sample(tiny("llama"), SHORT, method=STRONG, logits_processor=[each], top_k=0)
+        for each in (InPlace(), OnACopy())
+    )
+    assert torch.equal(first.sequences, second.sequences)
+    assert torch.equal(first.logprobs, second.logprobs)
+
+
 def test_in_the_fused_reading_a_users_processor_sees_the_fused_logits():
     noting = Noting()
     output = sample(

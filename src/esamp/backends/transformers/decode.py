@@ -5,6 +5,7 @@ then. Not here: forward passes and the batch (session.py), hooks (states.py), pr
 truncation (scores.py), the algorithm itself (esamp.explorer).
 """
 
+import copy
 import inspect
 import warnings
 from dataclasses import dataclass, fields
@@ -32,7 +33,15 @@ from esamp.explorer import ESamp
 from esamp.method import Call, Method, Steering
 from esamp.sampling import Uniforms, draw, pick_best
 
-OTHER_WAYS = ("prompt_lookup_num_tokens", "dola_layers", "penalty_alpha", "assistant_early_exit")
+OTHER_WAYS = (
+    "prompt_lookup_num_tokens",
+    "dola_layers",
+    "penalty_alpha",
+    "assistant_early_exit",
+    "use_mtp",
+    "force_words_ids",
+    "constraints",
+)
 """Settings of `generate` that choose another way of decoding."""
 
 GENERATE_MODULE = "transformers.generation.utils"
@@ -73,8 +82,13 @@ class Decoding:
             UsageError: A setting of `generate` that sampling with a method cannot honour.
             ModelError: The model's states cannot be read.
         """
-        streamer = _streamer_of_generate()
+        streamer: BaseStreamer | None = _given_to_generate("streamer")
         try:
+            if _given_to_generate("assistant_model") is not None:
+                raise UsageError(
+                    "assistant_model was given: it asks for another way of decoding; esamp draws "
+                    "one token at a time, so leave it out"
+                )
             samples = generation_config.num_return_sequences or 1
             check_config(model, generation_config)
             parts = check_states(model, self.method.layer)
@@ -166,7 +180,17 @@ def generate(
         UsageError: A setting that sampling with a method cannot honour.
         ModelError: The model's states cannot be read.
     """
-    kwargs = {"do_sample": True, "return_dict_in_generate": True} | kwargs
+    defaults = {"do_sample": True, "return_dict_in_generate": True}
+    config: GenerationConfig | None = kwargs.get("generation_config")
+    if config is None:
+        kwargs = defaults | kwargs
+    else:  # what it says counts for more than our defaults
+        config = kwargs["generation_config"] = copy.deepcopy(config)
+        for name, value in defaults.items():
+            if getattr(config, name) is None:
+                setattr(config, name, value)
+        if kwargs.get("stop_strings") is None:
+            kwargs["stop_strings"], config.stop_strings = config.stop_strings, None
     if kwargs.get("stop_strings") is not None and kwargs.get("tokenizer") is not None:
         # `generate` hands the tokenizer to no criterion when decoding is a callable.
         stop = StopStringCriteria(kwargs.pop("tokenizer"), kwargs.pop("stop_strings"))
@@ -341,8 +365,8 @@ def _warn_user(text: str) -> None:
     warnings.warn(text, InertWarning, stacklevel=level + 1)
 
 
-def _streamer_of_generate() -> BaseStreamer | None:
-    """Return the streamer that `generate` was called with.
+def _given_to_generate(name: str) -> Any:
+    """Return what `generate` was called with: a streamer, a draft model.
 
     `generate` hands a callable no streamer, though it has already put the prompt into it; whoever
     reads from it would wait for ever. It is a local variable of our caller, so we take it there.
@@ -350,4 +374,4 @@ def _streamer_of_generate() -> BaseStreamer | None:
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__") != GENERATE_MODULE:
         frame = frame.f_back
-    return None if frame is None else frame.f_locals.get("streamer")
+    return None if frame is None else frame.f_locals.get(name)

@@ -168,11 +168,24 @@ class _Reporter(BaseStreamer):
         self._progress(1.0)
 
 
+NEUTRAL: Mapping[str, Any] = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "typical_p": 1.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "min_length": 0,
+}
+"""Said because `generate` takes from the model's own generation_config.json what is not said, and
+arms are what they say, on both backends."""
+
+
 def _generate_arguments(sampling: Sampling) -> dict[str, Any]:
     if sampling.temperature == 0:
         off = dict.fromkeys(("temperature", "top_p", "top_k", "min_p"))
-        return {"do_sample": False, "max_new_tokens": sampling.max_new_tokens, **off}
+        return {"do_sample": False, "max_new_tokens": sampling.max_new_tokens, **off, **NEUTRAL}
     return {
+        **NEUTRAL,
         "do_sample": True,
         "max_new_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,

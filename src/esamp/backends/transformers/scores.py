@@ -50,8 +50,8 @@ ONLY_CUT = (
 )
 """Processors that bring no token back."""
 
-ROOM_FOR_TIES = 2
-"""Top-k keeps all tokens that are level with the last; so many times k are looked at."""
+ROOM_FOR_TIES = 4
+"""Top-k keeps all tokens that are level with the last: so many more, or k more, are looked at."""
 
 
 def find_temperature(processors: LogitsProcessorList) -> float:
@@ -89,7 +89,7 @@ class Few(NamedTuple):
         if most is None or head_rows is None:
             return None
         # Beyond that, single rows of the head are more to read than the whole.
-        tokens = ROOM_FOR_TIES * most
+        tokens = most + max(most, ROOM_FOR_TIES)
         return cls(tokens, head_rows) if rows * tokens <= head_rows.vocab else None
 
 
@@ -120,6 +120,8 @@ class Judge:
     """Whether they are wanted at all, beside fusion."""
     diagnostics: bool
     temperature: float
+    foreign: bool
+    """Whether a processor is not of Transformers, whose own never write into what they are given."""
 
     @classmethod
     def of(
@@ -146,6 +148,9 @@ class Judge:
             keep_reference=diagnostics or wants_logits or method.needs_reference,
             diagnostics=diagnostics,
             temperature=find_temperature(processors),
+            foreign=any(
+                not type(each).__module__.startswith("transformers.") for each in processors
+            ),
         )
 
     def read(self, push: Push | None) -> Reads:
@@ -204,4 +209,7 @@ class Judge:
     ) -> Float[Tensor, "active vocab"]:
         if not self.processors:
             return logits
-        return session.of_active(self.processors(input_ids, session.of_all(logits, 0.0)))
+        given = session.of_all(logits, 0.0)
+        # The reference is looked at again after them.
+        given = given.clone() if self.foreign else given
+        return session.of_active(self.processors(input_ids, given))
