@@ -121,7 +121,7 @@ class Judge:
     diagnostics: bool
     temperature: float
     foreign: bool
-    """Whether a processor is not of Transformers, whose own never write into what they are given."""
+    """Whether a processor is not of Transformers, whose own do not write into what is given."""
 
     @classmethod
     def of(
