@@ -152,6 +152,8 @@ def test_flags_override_a_file_of_settings(tmp_path):
         ("task: a\npaper: 3\n", "paper is 3: give a JSON object"),
         ("- a\n", "holds no settings"),
         ("a: [\n", "cannot be read"),
+        ("task: open-ended\nembedder:\n", "embedder is empty: give it a value"),
+        ("task: math500\ndata_file:\n", "data_file is empty: give it a value"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path, text, message):

@@ -124,6 +124,7 @@ def test_an_arm_that_is_matched_to_none_is_refused():
         ({"score_samples": 0}, "score-samples is 0: give 1 or more, or --scorer none"),
         ({"arms": ["vanilla", "vanilla"]}, "'vanilla' is twice among the arms"),
         ({"seeds": []}, "there are no seeds"),
+        ({"embedders": ["e", "e"]}, "'e' is twice among the embedders"),
         ({"arms": ["magic"]}, "there is no arm 'magic'"),
     ],
 )

@@ -195,10 +195,12 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
             return tuple(int(str(part)) for part in parts)
         except ValueError:
             raise UsageError(f"{name} is {value!r}: give whole numbers, such as 0,1,2") from None
+    if value is None:
+        raise UsageError(f"{name} is empty: give it a value, or leave it out")
     if kind == Sequence[str]:
         return tuple(str(each) for each in (value if isinstance(value, list) else [value]))
     if kind == Path | None:
-        return Path(value)
+        return Path(str(value))
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             option, allowed = name.replace("_", "-"), ", ".join(get_args(kind))
@@ -207,7 +209,7 @@ def _convert(name: str, value: Any, kind: Any) -> Any:
     if kind == Mapping[str, Any]:
         return _mapping(name, value)
     wanted = {int: int, int | None: int, bool: bool}.get(kind, str)
-    if value is None or type(value) is not wanted:
+    if type(value) is not wanted:
         raise UsageError(f"{name} is {value!r}: give {KINDS[wanted]}")
     return value
 

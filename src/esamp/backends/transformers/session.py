@@ -37,6 +37,8 @@ def is_selectable(cache: Cache | None) -> bool:
     """Return whether rows can leave a cache: a plain dynamic one."""
     if cache is None or type(cache) is not DynamicCache:
         return False
+    if getattr(cache, "offloading", False):  # layers are under way between devices
+        return False
     return all(type(each) in (DynamicLayer, DynamicSlidingWindowLayer) for each in cache.layers)
 
 
