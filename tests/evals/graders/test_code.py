@@ -57,6 +57,7 @@ def settings(request):
         "Sure:\n```python\ndef area(r):\n    return math.pi * r * r / 2\n```\nDone.",
         f"```python\n{PROMPT}    return half(math.pi * r * r)\n```",
         "```python\n    return half(math.pi * r * r)\n```",
+        "```python\n    area = math.pi * r * r\n    return half(area)\n```",
         "```\ndef area(r):\n    return math.pi * r * r / 2",
     ],
 )

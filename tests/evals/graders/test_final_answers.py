@@ -174,6 +174,14 @@ def test_gym_evaluates_no_code_of_a_model(family, tmp_path):
         assert not mark.exists(), code
 
 
+def test_gym_takes_signs_that_are_no_code():
+    reference = {"family": "ab", "config": {}, "seed": 0, "size": 2, "index": 0}
+    answer = create("ab", {}, 2, 0)[0]["answer"]
+    assert "#" in answer
+    item = Item(id="1", prompt="?", reference=reference)
+    assert GymGrader().grade(item, f"Answer: {answer}").correct
+
+
 def test_gym_reads_grids():
     reference = {"family": "mini_sudoku", "config": {}, "seed": 0, "size": 2, "index": 0}
     item = Item(id="1", prompt="?", reference=reference)

@@ -2,7 +2,6 @@
 
 import re
 from fractions import Fraction
-from textwrap import dedent
 
 DIGITS = 40
 """A number with more digits than this is no answer."""
@@ -14,7 +13,7 @@ BRACE = re.compile(r"\\boxed\{|\\?[{}]")
 CUE = re.compile(r"(?:####|answer\b\**(?:\s+is\b)?)[:\s*]*", re.IGNORECASE)
 LABEL = re.compile(r"answer\**\s*:\**[ \t]*(.*)", re.IGNORECASE)
 FENCE = re.compile(
-    r"^[ \t]*```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE
+    r"^([ \t]*)```[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE
 )
 
 
@@ -102,10 +101,15 @@ def last_code(text: str, name: str | None = None) -> str | None:
         text: A sample.
         name: A function or class that is asked for: blocks that define it come before others.
     """
-    blocks = [(match[1].lower(), dedent(match[2])) for match in FENCE.finditer(text)]
+    blocks = [(match[2].lower(), _outdent(match[3], match[1])) for match in FENCE.finditer(text)]
     marked = [code for language, code in blocks if language in ("python", "py", "python3")]
     codes = marked or [code for _, code in blocks]
     if name is not None:
         define = re.compile(rf"^[ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+{re.escape(name)}\b", re.M)
         codes = [code for code in codes if define.search(code)] or codes
     return codes[-1] if codes else None
+
+
+def _outdent(code: str, margin: str) -> str:
+    """Return code without the margin that its fence has; what is further in stays so."""
+    return re.sub(rf"^{margin}", "", code, flags=re.MULTILINE) if margin else code

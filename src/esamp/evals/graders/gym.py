@@ -61,6 +61,8 @@ class GymGrader:
 
 def harmless(form: str) -> bool:
     """Whether a form calls nothing but functions of mathematics: some families evaluate answers."""
+    if "(" not in form:
+        return True
     if "__" in form or "\\" in form or "#" in form:
         return False
     return all(MATHEMATICS.fullmatch(call[1]) for call in CALL.finditer(form))
