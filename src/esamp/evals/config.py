@@ -64,10 +64,11 @@ class RunConfig:
             raise UsageError(
                 f"score-samples is {self.score_samples}: give 1 or more, or --scorer none"
             )
-        for name in ("items", "arms", "seeds", "embedders", "scorers"):
+        needed = ("items", "arms", "seeds")
+        for name in (*needed, "embedders", "scorers"):
             values = list(getattr(self, name))
             twice = next((each for each in values if values.count(each) > 1), None)
-            if not values and name not in ("embedders", "scorers"):
+            if not values and name in needed:
                 raise UsageError(f"there are no {name}: give at least one")
             if twice is not None:
                 raise UsageError(f"{twice!r} is twice among the {name}: give each once")

@@ -48,7 +48,6 @@ def last_number(text: str) -> Fraction | None:
     """Return the number that a text ends in: the one its final answer names, else the last."""
     boxed = last_boxed(text)
     cues = list(CUE.finditer(text))
-    boxed = boxed and _result(boxed)
     for part in (boxed, *(_after(text, cue) for cue in cues[:-4:-1])):
         number = _first_number(part) if part is not None else None
         if number is not None:
@@ -64,17 +63,13 @@ def as_number(text: str) -> Fraction | None:
 
 
 def _after(text: str, cue: re.Match[str]) -> str:
-    """Return the rest of a cue's line, behind the last = where it is a computation."""
-    line = text[cue.end() :].partition("\n")[0]
-    return _result(line)
-
-
-def _result(line: str) -> str:
-    return line.rpartition("=")[2] if "=" in line else line
+    """Return the rest of a cue's line."""
+    return text[cue.end() :].partition("\n")[0]
 
 
 def _first_number(text: str) -> Fraction | None:
-    match = NUMBER.search(_plain(text))
+    """Return the first number of an answer, behind the last = where it is a computation."""
+    match = NUMBER.search(_plain(text.rpartition("=")[2]))
     return None if match is None else _value(match)
 
 

@@ -1,4 +1,4 @@
-"""Judge of reasoning-gym's tasks: the family's own scoring of the last `Answer:` line."""
+"""Judge of reasoning-gym's tasks: the family's own scoring of what follows the last `Answer:`."""
 
 import functools
 import json
