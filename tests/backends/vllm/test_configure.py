@@ -13,6 +13,8 @@ from esamp.baselines import Cooling
 from esamp.distiller import MeanDistiller
 from esamp.errors import UsageError
 from esamp.explorer import ESamp
+from esamp.method import Vanilla
+from esamp.mlp import MLPDistiller
 from steps import HIDDEN
 
 from .outputs import Scheduler, request
@@ -63,17 +65,37 @@ def test_a_generator_tells_its_engine_all_that_is_the_engines():
     method = ESamp(
         capture=False, learn_tokens=3, push="orthogonal", distiller=MeanDistiller(ridge=5.0)
     )
-    generator._prepare(Cooling(within=method, final=0.5, over=4))
+    generator._prepare(Cooling(within=method, final=0.5, over=4), {(1,): 16, (2,): 16})
     ((name, given),) = told
     assert name == "esamp_configure"
     assert EngineSettings.parse(given) == generator.settings
     assert generator.settings == EngineSettings(
         esamp=dataclasses.replace(method, beta=0.0),
-        max_groups=7,
+        max_groups=2,
         timing=True,
         cooling_final=0.5,
         cooling_over=4,
     )
+
+
+def test_a_generator_has_distillers_for_the_groups_of_its_requests():
+    told = []
+    llm = SimpleNamespace(collective_rpc=lambda name, args: told.append(args[0]["max_groups"]))
+    generator = VllmGenerator(llm=llm, settings=EngineSettings(max_groups=40))
+    paper, each = ESamp.paper(), ESamp(distiller=MLPDistiller(), scope="sample")
+    prompts = {(1,): 16, (2,): 16, (3,): 32}
+    for method, wanted in [
+        (ESamp(), prompts),  # what an engine starts with, it has
+        (paper, dict.fromkeys([(1,)], 16)),
+        (paper, prompts),
+        (paper, dict.fromkeys([(1,)], 16)),  # room is not given back
+        (Vanilla(), prompts),
+        (each, dict.fromkeys([(1,)], 16)),
+        (each, prompts),  # 64, of which 40 at once was all that was allowed
+        (each, prompts),
+    ]:
+        generator._prepare(method, wanted)
+    assert told == [1, 3, 16, 40]
 
 
 def test_configure_starts_the_clock():

@@ -41,10 +41,16 @@ class VllmGenerator:
     llm: Any
     """A `vllm.LLM` with `additional_config={"esamp": {…}}` and processed log-probabilities."""
     settings: EngineSettings = field(default_factory=EngineSettings)
-    """What the engine is set to; changed for a method that needs something else."""
+    """What the engine is set to; changed for a method that needs something else.
+
+    Its `max_groups`, as given, is the most that a request may have open.
+    """
     chat_template: ChatTemplate = "auto"
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """What the template is told, such as `enable_thinking`."""
+
+    def __post_init__(self) -> None:
+        self._most_groups = self.settings.max_groups
 
     @classmethod
     def load(
@@ -64,7 +70,8 @@ class VllmGenerator:
             dtype: vLLM's `dtype`.
             chat_template: Whether prompts go through the model's chat template.
             chat_template_kwargs: What the template is told, such as `enable_thinking`.
-            max_groups: Groups open at once; each prompt being decoded is one.
+            max_groups: The most groups open at once; each prompt being decoded is one. A method
+                gets distillers for as many as its requests have.
             engine: Further arguments of `vllm.LLM`; and `esamp`, further settings of the engine
                 under the names of `EngineSettings`.
 
@@ -100,12 +107,13 @@ class VllmGenerator:
                 "diagnostics need the reference logits of every token: use --backend transformers"
             )
         fire = method if isinstance(method, Fire) and request.sampling.temperature > 0 else None
-        extra = self._prepare(method.within if isinstance(method, Fire) else method)
+        method = method.within if isinstance(method, Fire) else method
         prompts = self._encode(request)
         if request.seed is None:
             request = dataclasses.replace(request, seed=int(torch.randint(0, 2**31, ())))
         # A prompt that comes twice is one with twice as many samples, which all differ.
         wanted = {prompt: n * request.samples for prompt, n in Counter(prompts).items()}
+        extra = self._prepare(method, wanted)
         before = self._stats()
         start = time.perf_counter()
         if fire is None:
@@ -242,8 +250,8 @@ class VllmGenerator:
         """Return the text that each token adds, for showing tokens one by one."""
         return pieces(self.llm.get_tokenizer(), token_ids)
 
-    def _prepare(self, method: Method) -> dict[str, Any]:
-        """Set the engine to a method; return what each request is to say."""
+    def _prepare(self, method: Method, wanted: Mapping[Prompt, int]) -> dict[str, Any]:
+        """Set the engine to a method and its groups; return what each request is to say."""
         if method.inert:
             return {"esamp_beta": 0.0}
         asked = EngineSettings.of(method)
@@ -256,12 +264,14 @@ class VllmGenerator:
         engine = {
             name: getattr(asked, name) for name in ("control", "cooling_final", "cooling_over")
         }
-        now = dataclasses.replace(
-            self.settings,
-            esamp=dataclasses.replace(self.settings.esamp, **of_engine(esamp)),
-            **engine,
+        old = self.settings
+        same = dataclasses.replace(
+            old, esamp=dataclasses.replace(old.esamp, **of_engine(esamp)), **engine
         )
-        if now != self.settings:
+        # The paper's network takes megabytes a group: distillers that no request has are not made.
+        groups = sum(wanted.values()) if method.scope == "sample" else len(wanted)
+        now = dataclasses.replace(same, max_groups=min(groups, self._most_groups))
+        if same != old or now.max_groups > old.max_groups:
             configure(self.llm, esamp, max_groups=now.max_groups, timing=now.timing, **engine)
             self.settings = now
         return {
