@@ -104,7 +104,8 @@ def tools(generator=None, grading=True):
 
 def run_in(path, settings=None, with_tools=None):
     settings = settings or config()
-    return run(settings, ITEMS, with_tools or tools(), RunFolder.open(path, settings))
+    with RunFolder.open(path, settings) as folder:
+        return run(settings, ITEMS, with_tools or tools(), folder)
 
 
 def files(path):

@@ -1,9 +1,12 @@
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from esamp.errors import EsampError, UsageError
+from esamp.evals import folder
 from esamp.evals.folder import Log, RunFolder
 from esamp.evals.records import Key
 from evals.runs import config, run_in
@@ -14,6 +17,11 @@ BATCHES = [KEYS[:2], KEYS[2:]]
 
 def lines(keys):
     return [key._asdict() | {"text": f"ü{key.item}"} for key in keys]
+
+
+def take(path):
+    with RunFolder.open(path, config()):
+        pass
 
 
 @pytest.fixture
@@ -94,12 +102,44 @@ def test_a_number_that_json_does_not_have_is_not_written(log):
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UsageError, match="not empty and holds no run"):
-        RunFolder.open(tmp_path, config())
+        take(tmp_path)
     with pytest.raises(UsageError, match="is no folder"):
-        RunFolder.open(tmp_path / "mine.txt", config())
+        take(tmp_path / "mine.txt")
     with pytest.raises(UsageError, match="no run folder"):
         RunFolder.existing(tmp_path)
     assert [each.name for each in tmp_path.iterdir()] == ["mine.txt"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from esamp.evals.folder import RunFolder
+from evals.runs import config
+with RunFolder.open(Path(sys.argv[1]), config()):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_written_by_one_process_until_it_is_killed(tmp_path, monkeypatch):
+    run_in(tmp_path)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    tests = Path(__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path],
+        cwd=tests,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "open\n"
+        monkeypatch.setattr(folder, "PATIENCE", 0.1)
+        with pytest.raises(UsageError, match="is being written by another process: wait for it"):
+            run_in(tmp_path, config(seeds=[0, 1, 2]))
+        assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == before
+        other.kill()
+        other.wait()
+        take(tmp_path)
 
 
 def test_a_folder_of_another_version_is_not_read(tmp_path):

@@ -98,8 +98,8 @@ def test_seeds_can_be_added_behind_those_that_are_done(tmp_path):
 
 def test_a_run_to_which_seeds_are_added_is_not_complete_any_more(tmp_path):
     run_in(tmp_path, config(seeds=[0]))
-    RunFolder.open(tmp_path, config())
-    assert not (tmp_path / "summary.json").exists()
+    with RunFolder.open(tmp_path, config()):
+        assert not (tmp_path / "summary.json").exists()
 
 
 def test_an_arm_is_matched_to_the_entropy_of_another(tmp_path):

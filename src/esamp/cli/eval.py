@@ -141,12 +141,12 @@ def evaluate(  # noqa: PLR0913  (one parameter per option: typer reads them)
         raise UsageError("there is no folder to write to: give --out DIR")
     with only_data_on_stdout():
         prepared = prepare(settings, narrowed=not given.keys().isdisjoint(NARROWING))
-        folder = RunFolder.open(folder_path, prepared.config)
-        folder.write("environment.json", environment())
-        folder.write_items(prepared.items, private=prepared.config.private)
-        if prepared.paper:
-            folder.write(PAPER, prepared.paper)
-        summary = run(prepared.config, prepared.items, prepared.tools(), folder)
+        with RunFolder.open(folder_path, prepared.config) as folder:
+            folder.write("environment.json", environment())
+            folder.write_items(prepared.items, private=prepared.config.private)
+            if prepared.paper:
+                folder.write(PAPER, prepared.paper)
+            summary = run(prepared.config, prepared.items, prepared.tools(), folder)
     show(summary, folder, json=json)
 
 

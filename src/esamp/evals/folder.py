@@ -9,8 +9,11 @@ off when the log is opened, and done again.
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from esamp.errors import EsampError, UsageError
 from esamp.evals.config import FORMAT, RunConfig
@@ -19,6 +22,10 @@ from esamp.evals.task import Item
 
 CALIBRATION = "calibration.json"
 """Temperatures of arms that are matched to others."""
+
+LOCK = ".lock"
+PATIENCE = 5.0
+"""Seconds to wait for a lock: one that was killed may be ending still."""
 
 
 class Log:
@@ -156,40 +163,47 @@ class RunFolder:
         return [self.samples, *grades, self.measures]
 
     @classmethod
-    def open(cls, path: Path, config: RunConfig) -> "RunFolder":
+    @contextmanager
+    def open(cls, path: Path, config: RunConfig) -> Iterator["RunFolder"]:
         """Make the folder of a new run, or open that of the same run to go on, with more seeds too.
 
-        A new one may have a calibration.json in it, so that matched arms have the temperatures of
-        another run.
+        Within, it is ours alone: two that write to one log would ruin it. A new one may have a
+        calibration.json in it, so that matched arms have the temperatures of another run.
 
         Raises:
-            UsageError: It holds something else, or a run of another configuration.
+            UsageError: It holds something else, or a run of another configuration; or another
+                process writes to it.
             EsampError: It cannot be written.
         """
         folder = cls(path)
         if path.exists() and not path.is_dir():
             raise UsageError(f"{path} is no folder: give another --out")
-        if folder.has("config.json"):
-            stored = folder.read("config.json")
+        if not folder.has("config.json"):
+            if path.exists() and {each.name for each in path.iterdir()} - {CALIBRATION, LOCK}:
+                raise UsageError(f"{path} is not empty and holds no run: give another --out")
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise disk_error(path, error) from error
+        with _alone_in(path):
+            folder._take(config)
+            yield folder
+
+    def _take(self, config: RunConfig) -> None:
+        """Write the configuration, or see that it is that of the run that is there."""
+        if self.has("config.json"):
+            stored = self.read("config.json")
             different = config.differences(stored)
-            if config.adds_seeds_to(stored):
-                # First, so that a run that is cut now is not taken for a complete one.
-                (path / "summary.json").unlink(missing_ok=True)
-                folder.write("config.json", config.to_json())
-            elif different:
+            if different and not config.adds_seeds_to(stored):
                 raise UsageError(
-                    f"{path} holds a run of another configuration ({'; '.join(different)}): "
+                    f"{self.path} holds a run of another configuration ({'; '.join(different)}): "
                     "give another --out, or the same settings to go on"
                 )
-            return folder
-        if path.exists() and {each.name for each in path.iterdir()} - {CALIBRATION}:
-            raise UsageError(f"{path} is not empty and holds no run: give another --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise disk_error(path, error) from error
-        folder.write("config.json", config.to_json())
-        return folder
+            if not different:
+                return
+            # First, so that a run that is cut now is not taken for a complete one.
+            (self.path / "summary.json").unlink(missing_ok=True)
+        self.write("config.json", config.to_json())
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
@@ -251,6 +265,24 @@ class RunFolder:
             draft.replace(self.path / name)
         except OSError as error:
             raise disk_error(self.path / name, error) from error
+
+
+@contextmanager
+def _alone_in(path: Path) -> Iterator[None]:
+    """Keep other processes that write out of a folder."""
+    lock = FileLock(path / LOCK, timeout=PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"{path} is being written by another process: wait for it, or give another --out"
+        ) from error
+    except OSError as error:
+        raise disk_error(path / LOCK, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def disk_error(path: Path, error: OSError) -> EsampError:

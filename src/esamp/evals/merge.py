@@ -43,20 +43,20 @@ def merge_runs(parts: Parts, into: Path) -> dict[str, Any]:
     }
     for part, its in parts:
         _check_complete(part, its)
-    folder = RunFolder.open(into, config)
-    for name, data in beside.items():
-        if data:
-            folder.write(name, data)
-    keys = [[key] for batch in config.batches() for key in batch.keys]
-    for number, log in enumerate(folder.logs(config)):
-        done = log.resume(keys)
-        lines = chain.from_iterable(part.logs(its)[number].lines() for part, its in parts)
-        log.append(islice(lines, done, None))
-    folder.timings.mend()
-    known = {key_of(line) for line in folder.timings.lines()}
-    lines = chain.from_iterable(part.timings.lines() for part, _ in parts)
-    folder.timings.append(line for line in lines if key_of(line) not in known)
-    return sum_up(config, folder)
+    with RunFolder.open(into, config) as folder:
+        for name, data in beside.items():
+            if data:
+                folder.write(name, data)
+        keys = [[key] for batch in config.batches() for key in batch.keys]
+        for number, log in enumerate(folder.logs(config)):
+            done = log.resume(keys)
+            lines = chain.from_iterable(part.logs(its)[number].lines() for part, its in parts)
+            log.append(islice(lines, done, None))
+        folder.timings.mend()
+        known = {key_of(line) for line in folder.timings.lines()}
+        lines = chain.from_iterable(part.timings.lines() for part, _ in parts)
+        folder.timings.append(line for line in lines if key_of(line) not in known)
+        return sum_up(config, folder)
 
 
 def _whole(parts: Parts) -> RunConfig:
