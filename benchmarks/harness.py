@@ -265,9 +265,8 @@ def measure(options: argparse.Namespace, path: Path) -> dict[str, Any]:
     )
     generator.generate(Request(prompts=[items[0].prompt], samples=1), Vanilla())
     generator.seconds, generator.tokens = 0.0, 0
-    folder = RunFolder.open(path, config)
-    folder.write_items(items, private=False)
-    with Watch() as watch:
+    with RunFolder.open(path, config) as folder, Watch() as watch:
+        folder.write_items(items, private=False)
         start = time.perf_counter()
         run(config, items, tools, folder)
         seconds = time.perf_counter() - start
