@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from esamp.cli.eval import Settings, merge, prepare, read_config
@@ -77,6 +78,25 @@ def test_a_run_that_is_killed_five_times_ends_with_the_same_bytes(arguments, tmp
     assert not (cut / "summary.json").exists()
     assert begin(cut).wait() == 0
     assert files(cut) == files(whole)
+
+
+@pytest.mark.parametrize("measure", ["embedder", "scorer"])
+def test_what_cannot_measure_is_told_of_before_anything_is_drawn(
+    run, arguments, tmp_path, monkeypatch, measure
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    out = str(tmp_path / "run")
+    name = "esamp-tests/there-is-none"
+    wrong = [name if word == "none" else word for word in arguments]
+    if measure == "scorer":
+        wrong = [*arguments, "--scorer", name]
+    code, _, stderr = run(*wrong, "--out", out)
+    assert code == 1
+    (line,) = stderr.splitlines()
+    assert "'esamp-tests/there-is-none' cannot be loaded: give a Hub id" in line
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+    code, _, stderr = run(*arguments, "--out", out)
+    assert code == 0, stderr
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,22 @@ def test_seeds_can_be_added_behind_those_that_are_done(tmp_path):
             run_in(tmp_path / "grown", config(seeds=seeds))
 
 
+def test_a_run_without_samples_may_become_another(tmp_path):
+    for settings in (config(samples=2), config()):
+        with RunFolder.open(tmp_path / "run", settings) as folder:
+            (tmp_path / "run" / "samples.jsonl").write_text('{"arm": "vani')  # torn
+    assert folder.config() == config()
+    run_in(tmp_path / "run")
+    with pytest.raises(UsageError, match="another configuration"):
+        run_in(tmp_path / "run", config(samples=2))
+    (tmp_path / "matched").mkdir()
+    (tmp_path / "matched" / "calibration.json").write_text("{}")  # of the model that was
+    with RunFolder.open(tmp_path / "matched", config()):
+        pass
+    with pytest.raises(UsageError, match="another configuration"):
+        run_in(tmp_path / "matched", config(model="other"))
+
+
 def test_a_run_to_which_seeds_are_added_is_not_complete_any_more(tmp_path):
     run_in(tmp_path, config(seeds=[0]))
     with RunFolder.open(tmp_path, config()):

@@ -251,6 +251,7 @@ class Prepared:
 
     def _generator(self) -> SpeakingGenerator:
         config = self.config
+        self._look_for_measures()
         generator = load_generator(
             self.settings.backend,
             self.settings.model,
@@ -260,6 +261,16 @@ class Prepared:
         )
         self.loaded.append(generator)
         return generator
+
+    def _look_for_measures(self) -> None:
+        """See that what will measure can be had: another name, hours later, is another run."""
+        from esamp.backends.transformers.load import look_for
+
+        for name in self.config.embedders:
+            load_embedder(None if name == MINILM else name, device="cpu")
+        for name in self.config.scorers:
+            if name != OWN:
+                look_for(name)
 
     def _measurers(self) -> Measurers:
         asked = self.config.embedder_dtype

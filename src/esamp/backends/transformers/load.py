@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from esamp.backends.precision import AUTO, DTYPES, choose_dtype
@@ -63,6 +63,22 @@ def load(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to(device).eval(), tokenizer
+
+
+def look_for(name: str) -> None:
+    """See that a model is where its name says, without reading its weights.
+
+    Raises:
+        ModelError: It cannot be found or is no model.
+    """
+    try:
+        if not name.endswith(GGUF):
+            AutoConfig.from_pretrained(name)
+            AutoTokenizer.from_pretrained(name)
+        elif not Path(name).is_file():
+            raise FileNotFoundError("there is no such file")
+    except UNREADABLE as error:
+        raise ModelError(_explain(name, error)) from error
 
 
 def begin_as_told(tokenizer: Tokenizer, gguf: Path) -> None:
