@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -94,6 +95,40 @@ def test_seeds_can_be_added_behind_those_that_are_done(tmp_path):
     for seeds in ([0], [1, 0, 2], [0, 2, 1]):
         with pytest.raises(UsageError, match="another configuration"):
             run_in(tmp_path / "grown", config(seeds=seeds))
+
+
+def test_arms_can_come_and_go_at_the_end(tmp_path):
+    three = config(seeds=[0])
+    two = config(seeds=[0], arms=three.arms[:2])
+    run_in(tmp_path / "three", three)
+    run_in(tmp_path / "two", two)
+    run_in(tmp_path / "grown", two)
+    counting = Counting(ScriptedGenerator(texts=TEXTS))
+    run_in(tmp_path / "grown", three, tools(counting))
+    assert files(tmp_path / "grown") == files(tmp_path / "three")
+    assert counting.calls == 2
+    # Cut within the second arm, and given up after it.
+    shutil.copytree(tmp_path / "three", tmp_path / "cut")
+    for name, end in (("samples", 5), ("grades", 4), ("measures", 0)):
+        log = tmp_path / "cut" / f"{name}.jsonl"
+        log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:end]))
+    run_in(tmp_path / "cut", two)
+    assert files(tmp_path / "cut") == files(tmp_path / "two")
+    # What is done must be the beginning: an arm that is done cannot go, and with a second seed
+    # behind it none can come.
+    before = files(tmp_path / "three")
+    for arms, seeds in [
+        (three.arms[:2], [0]),
+        (three.arms[::-1], [0]),
+        (["min-p", *three.arms], [0]),
+        (three.arms, [1]),
+    ]:
+        with pytest.raises(UsageError, match="another configuration"):
+            run_in(tmp_path / "three", config(arms=arms, seeds=seeds))
+    assert files(tmp_path / "three") == before
+    run_in(tmp_path / "three", config(seeds=[0, 1]))
+    with pytest.raises(UsageError, match=r"another configuration \(arms: "):
+        run_in(tmp_path / "three", config(arms=[*three.arms, "min-p"]))
 
 
 def test_a_run_without_samples_may_become_another(tmp_path):

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from esamp.errors import UsageError
@@ -85,22 +86,26 @@ class RunConfig:
 
     def differences(self, other: Mapping[str, Any]) -> list[str]:
         """Say in which settings a stored configuration differs from this one."""
-        mine = json.loads(json.dumps(self.to_json()))
-        names = [*mine, *(name for name in other if name not in mine)]
         return [
-            f"{name}: {_short(other.get(name))} there, {_short(mine.get(name))} now"
-            for name in names
-            if mine.get(name) != other.get(name)
+            f"{name}: {_short(there)} there, {_short(now)} now"
+            for name, there, now in self._different(other)
         ]
 
-    def adds_seeds_to(self, other: Mapping[str, Any]) -> bool:
-        """Return whether this is a stored configuration with more seeds behind its own.
+    def _different(self, other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+        mine = json.loads(json.dumps(self.to_json()))
+        names = [*mine, *(name for name in other if name not in mine)]
+        pairs = [(name, other.get(name), mine.get(name)) for name in names]
+        return [(name, there, now) for name, there, now in pairs if there != now]
 
-        Seeds are done one after another, so what was recorded is the beginning of this run.
+    def goes_on_from(self, other: Mapping[str, Any], done: Sequence[Key]) -> bool:
+        """Return whether what was done under a stored configuration is the beginning of this run.
+
+        Arms and seeds may come or go at the end, since they are done one after another.
         """
-        seeds = list(other.get("seeds", []))
-        same = not dataclasses.replace(self, seeds=seeds or self.seeds).differences(other)
-        return same and len(seeds) < len(self.seeds) and list(self.seeds[: len(seeds)]) == seeds
+        keys = chain.from_iterable(batch.keys for batch in self.batches())
+        return list(islice(keys, len(done))) == done and all(
+            name in ("arms", "seeds") for name, _, _ in self._different(other)
+        )
 
     def batches(self) -> Iterator["Batch"]:
         """Yield all batches in the order in which they are done: seed by seed, arm by arm.

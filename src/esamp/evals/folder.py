@@ -165,8 +165,9 @@ class RunFolder:
     @classmethod
     @contextmanager
     def open(cls, path: Path, config: RunConfig) -> Iterator["RunFolder"]:
-        """Make the folder of a new run, or open that of the same run to go on, with more seeds too.
+        """Make the folder of a new run, or open that of the same run to go on.
 
+        Arms and seeds may be other ones where what is done is the beginning of what is asked for.
         Within, it is ours alone: two that write to one log would ruin it. A new one may have a
         calibration.json in it, so that matched arms have the temperatures of another run.
 
@@ -194,17 +195,18 @@ class RunFolder:
 
         A run that has no samples yet is none: it may have been stopped by a wrong name.
         """
-        begun = self.has(CALIBRATION) or any(True for _ in self.samples.lines())
-        if begun and self.has("config.json"):
+        if self.has("config.json"):
             stored = self.read("config.json")
             different = config.differences(stored)
-            if different and not config.adds_seeds_to(stored):
+            if not different:
+                return
+            done = [key_of(line) for line in self.samples.lines()]
+            begun = done or self.has(CALIBRATION)
+            if begun and not config.goes_on_from(stored, done):
                 raise UsageError(
                     f"{self.path} holds a run of another configuration ({'; '.join(different)}): "
                     "give another --out, or the same settings to go on"
                 )
-            if not different:
-                return
             # First, so that a run that is cut now is not taken for a complete one.
             (self.path / "summary.json").unlink(missing_ok=True)
         self.write("config.json", config.to_json())
