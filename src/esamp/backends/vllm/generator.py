@@ -70,8 +70,8 @@ class VllmGenerator:
             dtype: vLLM's `dtype`.
             chat_template: Whether prompts go through the model's chat template.
             chat_template_kwargs: What the template is told, such as `enable_thinking`.
-            max_groups: The most groups open at once; each prompt being decoded is one. A method
-                gets distillers for as many as its requests have.
+            max_groups: The most groups open at once, and those the engine starts with; each prompt
+                being decoded is one. Another distiller is made for the groups of a request only.
             engine: Further arguments of `vllm.LLM`; and `esamp`, further settings of the engine
                 under the names of `EngineSettings`.
 
