@@ -154,3 +154,15 @@ def test_a_configuration_is_read_back(tmp_path):
     run_in(tmp_path / "run")
     stored = RunFolder.existing(tmp_path / "run").config()
     assert not stored.differences(RunFolder.existing(tmp_path / "run").read("config.json"))
+
+
+def test_what_a_run_has_run_on_before_is_kept(tmp_path):
+    here, there, elsewhere = ({"cores": cores} for cores in (2, 64, 8))
+    folder = RunFolder(tmp_path)
+    for machine in (here, there):
+        folder.write_environment(machine)
+        assert folder.read("environment.json") == machine, "nothing was drawn yet"
+    folder.samples.append(lines(KEYS[:1]))
+    for machine in (there, here, here, elsewhere, there):
+        folder.write_environment(machine)
+    assert folder.read("environment.json") == there | {"others": [here, elsewhere]}

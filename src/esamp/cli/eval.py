@@ -142,7 +142,7 @@ def evaluate(  # noqa: PLR0913  (one parameter per option: typer reads them)
     with only_data_on_stdout():
         prepared = prepare(settings, narrowed=not given.keys().isdisjoint(NARROWING))
         with RunFolder.open(folder_path, prepared.config) as folder:
-            folder.write("environment.json", environment())
+            folder.write_environment(environment())
             folder.write_items(prepared.items, private=prepared.config.private)
             if prepared.paper:
                 folder.write(PAPER, prepared.paper)

@@ -23,6 +23,9 @@ from esamp.evals.task import Item
 CALIBRATION = "calibration.json"
 """Temperatures of arms that are matched to others."""
 
+ENVIRONMENT = "environment.json"
+"""What a run runs on; the others that samples of it may be from stand within, in their order."""
+
 LOCK = ".lock"
 PATIENCE = 5.0
 """Seconds to wait for a lock: one that was killed may be ending still."""
@@ -232,6 +235,15 @@ class RunFolder:
         """Write what reports show of the items: nothing but their names where they are private."""
         prompts = {item.id: None if private else item.prompt for item in items}
         self.write("items.json", prompts)
+
+    def write_environment(self, now: Mapping[str, Any]) -> None:
+        """Write what the run runs on, and keep what it has run on before."""
+        others: list[Mapping[str, Any]] = []
+        if self.has(ENVIRONMENT) and next(self.samples.lines(), None) is not None:
+            last = self.read(ENVIRONMENT)
+            earlier = last.pop("others", [])
+            others = [each for each in (*earlier, last) if each != now]
+        self.write(ENVIRONMENT, {**now, "others": others} if others else now)
 
     def config(self) -> RunConfig:
         """Return the stored configuration."""

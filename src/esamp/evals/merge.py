@@ -12,7 +12,7 @@ from typing import Any
 
 from esamp.errors import UsageError
 from esamp.evals.config import RunConfig
-from esamp.evals.folder import CALIBRATION, RunFolder, key_of
+from esamp.evals.folder import CALIBRATION, ENVIRONMENT, RunFolder, key_of
 from esamp.evals.paper import FILE as PAPER
 from esamp.evals.run import sum_up
 
@@ -38,7 +38,7 @@ def merge_runs(parts: Parts, into: Path) -> dict[str, Any]:
     beside = {
         "items.json": first.read("items.json"),
         PAPER: first.read(PAPER) if first.has(PAPER) else {},
-        "environment.json": _environment(parts),
+        ENVIRONMENT: _environment(parts),
         CALIBRATION: _calibration(parts),
     }
     for part, its in parts:
@@ -104,6 +104,6 @@ def _calibration(parts: Parts) -> dict[str, Any]:
 
 def _environment(parts: Parts) -> Mapping[str, Any]:
     """Return what all parts ran on, or where that differs, what each did."""
-    each = {str(part.path): part.read("environment.json") for part, _ in parts}
+    each = {str(part.path): part.read(ENVIRONMENT) for part, _ in parts}
     first = next(iter(each.values()))
     return first if all(data == first for data in each.values()) else each
