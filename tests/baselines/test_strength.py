@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esamp import ESamp, MeanDistiller, UsageError
-from esamp.baselines import Fire, Moderated
+from esamp.baselines import Fire, Moderated, strength
 from esamp.baselines.strength import share_within
 from esamp.explorer import DISTILLERS
 from no_sync import ForbidHostSync
@@ -142,6 +142,17 @@ def test_rows_that_are_far_away_from_each_other_stay_within():
     logits = moderate(Moderated(budget=0.1), reference, fused)
     assert (kl(logits, reference) <= 0.1).all()
     assert torch.equal(logits[1], fused[1])
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_a_few_rows_after_the_other_come_out_as_all_at_once(rows, monkeypatch):
+    reference, fused = logits_of(5, 1000, 3.0, 3.0, 1.0, rows)
+    method = Moderated(budget=0.1, gate=6.0)
+    at_once = moderate(method, reference, fused)
+    for cached in (1, 2000, 3000):
+        monkeypatch.setattr(strength, "CACHED", cached)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+        assert torch.equal(moderate(method, reference, fused), at_once)
 
 
 # -- the gate --------------------------------------------------------------------------------

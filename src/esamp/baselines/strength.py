@@ -33,6 +33,9 @@ from esamp.method import Call, Step, Wrapper
 
 PASSES = 8
 """Shares that are tried for each row of a step, each a pass over rows·vocab."""
+CACHED = 2**18
+"""Logits for each thread of a CPU that go through all passes before the next rows do: from one pass
+to the next they stay in its cache."""
 SLACK = 0.005
 """Share of the budget that the search leaves unspent, so that what it finds is within."""
 
@@ -121,6 +124,19 @@ class Moderator(Explorer):
         return self._moderate(reference, scores, 1.0) if self._knobs.needs_reference else scores
 
     def _moderate(
+        self,
+        reference: Float[Tensor, "rows vocab"],
+        fused: Float[Tensor, "rows vocab"],
+        temperature: float,
+    ) -> Float[Tensor, "rows vocab"]:
+        """Moderate all rows at once, or on a CPU a few after the other."""
+        if reference.device.type != "cpu":
+            return self._moderate_rows(reference, fused, temperature)
+        few = max(1, CACHED * torch.get_num_threads() // reference.shape[-1])
+        pairs = zip(reference.split(few), fused.split(few), strict=True)
+        return torch.cat([self._moderate_rows(*pair, temperature) for pair in pairs])
+
+    def _moderate_rows(
         self,
         reference: Float[Tensor, "rows vocab"],
         fused: Float[Tensor, "rows vocab"],

@@ -118,6 +118,14 @@ def test_a_model_that_also_sees_shares_prompts_and_drops_rows_of_text():
     torch.testing.assert_close(output.logprobs, kept.logprobs, atol=1e-4, rtol=0, equal_nan=True)
 
 
+def test_of_a_prefill_that_gives_all_logits_only_the_last_stay_in_memory():
+    options = {"logits_to_keep": 0, "output_logits": True}
+    whole = Decoding(method=Vanilla(), share_prompts=False)
+    output = decode(whole, tiny("llama"), LONG, LONG[1:], **options)
+    assert len(output.logits) == 10
+    assert all(each.untyped_storage().nbytes() <= 2 * each.nbytes for each in output.logits)
+
+
 def test_finished_rows_stay_if_the_cache_is_to_be_returned():
     model = tiny("llama")
     sizes = batch_sizes(model)

@@ -241,7 +241,7 @@ class _Loop:
             uniforms = session.of_active(self.uniforms.next())
             drawn = draw(scores, uniforms) if self.config.do_sample else pick_best(scores)
             drawing = session.of_active(unfinished)
-            sound = scores.amax(dim=-1).isfinite()
+            sound = drawn.logprobs.isfinite()
             self.steering.learn(shown.step, drawn.tokens.to(shown.step.deep.device))
 
             recorder.record(drawn, shown.push, drawing & sound, session.active)

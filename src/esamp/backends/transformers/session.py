@@ -142,8 +142,10 @@ class Session:
         assert seen is not None, "the head runs in every forward pass"
         step, push, reads = seen
         self._kwargs = self._model._update_model_kwargs_for_generation(self.outputs, self._kwargs)
-        # A copy: a view would keep the logits of a whole prefill alive.
-        logits = self.outputs.logits[:, -2:].to(input_ids.device, torch.float32, copy=True)
+        logits: Float[Tensor, "active positions vocab"] = self.outputs.logits
+        # A view of many would keep the logits of a whole prefill alive.
+        many = logits.shape[1] > 2
+        logits = logits[:, -2:].to(input_ids.device, torch.float32, copy=many)
         both = reads.states is not None and reads.reference
         return Shown(
             step=step,
