@@ -149,10 +149,20 @@ def test_a_few_rows_after_the_other_come_out_as_all_at_once(rows, monkeypatch):
     reference, fused = logits_of(5, 1000, 3.0, 3.0, 1.0, rows)
     method = Moderated(budget=0.1, gate=6.0)
     at_once = moderate(method, reference, fused)
-    for cached in (1, 2000, 3000):
-        monkeypatch.setattr(strength, "CACHED", cached)
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    sizes = []
+
+    def spy(plain, steered, budget):
+        sizes.append(len(plain))
+        return share_within(plain, steered, budget)
+
+    monkeypatch.setattr(strength, "share_within", spy)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    for few in (1, 2, 3):
+        monkeypatch.setattr(strength, "CACHED", few * 1000)
         assert torch.equal(moderate(method, reference, fused), at_once)
+        assert max(sizes) == min(few, rows)
+        assert sum(sizes) == rows
+        sizes.clear()
 
 
 # -- the gate --------------------------------------------------------------------------------
