@@ -28,6 +28,8 @@ class Obedient:
             raise {"usage": UsageError, "memory": MemoryError, "key": KeyError}[value]("told so")
         if verb == "modules":
             return Grade(correct="torch" not in sys.modules, answer=str(os.getpid()))
+        if verb == "order":
+            return Grade(correct=True, answer=" ".join({str(number) for number in range(50)}))
         return Grade(correct=text == item.id, answer=text)
 
 

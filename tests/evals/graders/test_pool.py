@@ -73,6 +73,14 @@ def test_workers_import_no_torch():
         assert pool.submit(ITEM, ["modules"]).result(timeout=60)[0].correct
 
 
+def test_sets_have_one_order_in_all_workers():
+    answers = set()
+    for _ in range(2):
+        with GradingPool(Obedient(), workers=1) as pool:
+            answers.add(pool.submit(ITEM, ["order"]).result(timeout=60)[0].answer)
+    assert len(answers) == 1
+
+
 def test_submitting_does_not_wait():
     with GradingPool(Obedient(), workers=1) as pool:
         start = time.monotonic()

@@ -84,6 +84,28 @@ def test_checks_that_hold_pass_and_others_do_not(anywhere):
     assert (outcome.passed, outcome.error) == (False, "AssertionError")
 
 
+@pytest.mark.parametrize("name", WAYS)
+def test_what_hangs_on_chance_comes_out_the_same_every_time(name):
+    words = "{str(number) for number in range(50)}"
+    program = f"import random\nprint(list({words}), random.random())"
+    said = set()
+    for _ in range(2):
+        with Sandbox(QUICK, way=way(name)) as sandbox:
+            said |= {sandbox.run(script(program)).stdout for _ in range(2)}
+    assert len(said) == 1
+    assert "49" in said.pop()
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_programs_find_no_module_of_the_folders_around_them(name):
+    program = "import sys\nprint(sys.flags.safe_path, sys.flags.no_user_site, sys.path)"
+    with Sandbox(QUICK, way=way(name)) as sandbox:
+        safe, no_user, path = sandbox.run(script(program)).stdout.split(maxsplit=2)
+    assert (safe, no_user) == ("True", "1")
+    assert str(module.SUPERVISOR.parent) not in path
+    assert "''" not in path
+
+
 FORGERIES = {
     "exit": "import sys\nsys.exit(0)",
     "exit when called": "import sys\ndef f(): sys.exit(0)",

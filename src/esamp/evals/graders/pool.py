@@ -201,6 +201,8 @@ class _Seat:
                 [sys.executable, "-c", START, str(PACKAGE), *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                # What walks over sets, as sympy does, walks the same way every time.
+                env=os.environ | {"PYTHONHASHSEED": "0"},
             )
         answer = self._ask(self._setup, START_SECONDS)
         if answer != "ready":

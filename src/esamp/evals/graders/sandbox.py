@@ -243,8 +243,12 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     """Start a supervisor: in a sandbox, or, without a way into one, in a folder."""
     python = os.path.realpath(sys.executable)
-    command = [python, "-I", "-S", "-B", "-X", "utf8", str(SUPERVISOR), _settings(limits, way)]
+    # As isolated as with -I, which would not heed the hash seed.
+    options = ["-P", "-s", "-S", "-B", "-X", "utf8"]
+    command = [python, *options, str(SUPERVISOR), _settings(limits, way)]
     environment = {"PATH": "/usr/bin:/bin", "HOME": folder, "TMPDIR": folder}
+    # A program that depends on the order of a set gets the same verdict every time.
+    environment["PYTHONHASHSEED"] = "0"
     for library in ("OMP", "OPENBLAS", "MKL"):
         environment[f"{library}_NUM_THREADS"] = "1"
     with contextlib.ExitStack() as stack:
